@@ -1,0 +1,51 @@
+# Two commands do all the set-up: `make demo` and `make test`. Everything below
+# makes its own virtual environment in .venv from the lock file first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CONFIG ?= config/turnout.yaml
+PYTEST ?= $(BIN)/pytest
+STAMP  := $(VENV)/.installed
+
+.PHONY: help run demo test check format bench docs lock clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+$(STAMP): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: $(STAMP)  ## start the proxy on CONFIG (config/turnout.yaml)
+	$(BIN)/turnout run $(CONFIG)
+
+demo: $(STAMP)  ## show the main job: split, switch under load, back again
+	$(BIN)/turnout demo
+
+test: $(STAMP)  ## every test, the end-to-end ones too
+	$(PYTEST) -q
+
+check: $(STAMP)  ## formatting, lint, types, import contracts; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## CPU per request beside a bare relay and nginx
+	$(BIN)/python benchmarks/cpu_per_request.py
+
+docs: $(STAMP)  ## write again what is generated: schema and configuration reference
+	$(BIN)/python -m proxy.control.config.reference
+
+lock:  ## resolve the dependencies again (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

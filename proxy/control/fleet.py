@@ -1,0 +1,64 @@
+"""What the control plane asks of the workers; the process layer answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.model import Snapshot
+from proxy.stats import Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """One exchange in flight, as a worker reports it."""
+
+    kind: str
+    """One of proxy.stats.CLASSES."""
+    age_s: float
+    pool: str
+    endpoint: str
+    route: str
+    """Method and path of the request, shortened, without its query."""
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    slot: int
+    pid: int
+    revision: int
+    up: bool
+    started_at: float
+    """Wall seconds."""
+    restarts: int
+
+
+class Fleet(Protocol):
+    """The workers, seen from the control plane."""
+
+    @property
+    def totals(self) -> Totals:
+        """Sums of the counters over all workers."""
+        ...
+
+    def check_binds(self, snapshot: Snapshot) -> list[str]:
+        """Open the listening sockets that `snapshot` needs and that are not open yet.
+
+        Returns a sentence for each that cannot be opened; nothing is kept open then.
+        """
+        ...
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Send the snapshot to every worker; return when every living one has applied it.
+
+        A worker that does not confirm in time is replaced, and its replacement starts
+        with this snapshot: when this returns, no worker serves an older one.
+        """
+        ...
+
+    async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
+        """Up to `limit` exchanges in flight, oldest first; workers that do not answer are left out."""
+        ...
+
+    def workers(self) -> list[WorkerState]: ...

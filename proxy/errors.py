@@ -1,0 +1,36 @@
+"""What can go wrong with an exchange: whose side, which kind, when it may be tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Side(Enum):
+    """Who is to blame."""
+
+    CLIENT = "client"
+    ENDPOINT = "endpoint"
+    PROXY = "proxy"
+
+
+class Retry(Enum):
+    """When the same request may be sent again."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    """Nothing of the request was sent."""
+    IF_REUSED = "if_reused"
+    """Only when the connection was a kept one that died before a byte came back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One documented failure: `token` is the error of RFC 9209, `kind` one of FAILURE_KINDS."""
+
+    status: int
+    token: str
+    sentence: str
+    side: Side
+    kind: str | None = None
+    retry: Retry = Retry.NEVER

@@ -1,0 +1,148 @@
+"""The frozen nouns: what the control plane decides and the data plane obeys.
+
+A `Snapshot` is built whole by the control plane, sent to every worker as plain
+data and swapped in by one assignment. Nothing here knows of a socket or a clock.
+Times are monotonic seconds of the machine (CLOCK_MONOTONIC is one clock for all
+of its processes); durations are float seconds ending in `_s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+WHOLE = 10_000
+"""The range of buckets, and the sum of the weights: hundredths of a percent."""
+
+StickyBy = Literal["none", "cookie", "header", "client_ip"]
+OnZero = Literal["move", "finish"]
+OnUnavailable = Literal["fallback", "fail"]
+Balance = Literal["least_requests", "round_robin", "hash"]
+LogFormat = Literal["json", "combined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Nothing new since `since_s`; what began before is cut at its class's deadline.
+
+    `requests_by_s` is for requests, `streams_by_s` for event streams and tunnels;
+    tunnels are cut at random moments of the `spread_s` that follow their deadline.
+    """
+
+    since_s: float
+    requests_by_s: float
+    streams_by_s: float
+    spread_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One address of a pool. A removed endpoint stays listed, draining, until it is empty."""
+
+    address: str
+    """`host:port`, `[v6]:port` or `unix:/path`; its identity inside the pool."""
+    weight: int = 1
+    slot: int = 0
+    """Index of its first counter in the shared memory (see proxy.stats)."""
+    drain: Drain | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    name: str
+    release: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    weight: int = 0
+    """Share of the service's new traffic in hundredths of a percent, 0..WHOLE."""
+    epoch: int = 0
+    """Sticky cookies that name this pool with another epoch are void."""
+    slot: int = 0
+    drain: Drain | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    host: str | None = None
+    """Lower case, without port: exact, `*.example.com`, or None for any."""
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    header: str
+    cookie: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sticky:
+    by: StickyBy = "none"
+    name: str = ""
+    """The cookie's or the header's name; empty for the other kinds."""
+    max_idle_s: float = 3600.0
+    max_age_s: float = 86400.0
+    on_zero: OnZero = "move"
+    on_unavailable: OnUnavailable = "fallback"
+    endpoint: bool = False
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    """Hex keys: the first one signs, every one verifies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    connect_s: float = 5.0
+    response_s: float = 60.0
+    read_stall_s: float = 30.0
+    client_body_s: float = 30.0
+    upstream_idle_s: float = 60.0
+    tunnel_idle_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    name: str
+    routes: tuple[Route, ...]
+    pools: tuple[Pool, ...]
+    """Sorted by name; their weights sum to WHOLE (a service on its way out may have no routes)."""
+    active: str
+    offset: int = 0
+    """Where the first candidate's interval begins in the range of buckets, 0..WHOLE-1."""
+    sticky: Sticky = Sticky()
+    preview: Preview | None = None
+    balance: Balance = "least_requests"
+    timeouts: Timeouts = Timeouts()
+    max_body: int = 0
+    """Largest request body in bytes; 0 = no limit."""
+    pass_pool: bool = True
+    expose_pool: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    bind: str
+    """`host:port`, `[v6]:port` or `unix:/path`; its identity."""
+    trusted_proxies: tuple[str, ...] = ()
+    header_s: float = 10.0
+    idle_s: float = 75.0
+    max_header: int = 32 * 1024
+    max_headers: int = 100
+    max_connections: int = 0
+    """Over all workers; 0 = as many as descriptors allow."""
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessLog:
+    path: str = "stdout"
+    """`stdout`, `off` or a file's path."""
+    format: LogFormat = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything a worker needs to know; `revision` only ever grows."""
+
+    revision: int
+    listeners: tuple[Listener, ...] = ()
+    services: tuple[Service, ...] = ()
+    access_log: AccessLog = AccessLog()
