@@ -242,8 +242,7 @@ class RequestParser:
         elif b"content-length" in special:
             head.length = int(special[b"content-length"])
         head.expect = (
-            not head.version_1_0
-            and special.get(b"expect", b"").strip().lower() == b"100-continue"
+            not head.version_1_0 and special.get(b"expect", b"").strip().lower() == b"100-continue"
         )
         connection = special.get(b"connection")
         if connection is not None:
@@ -282,7 +281,9 @@ class RequestParser:
         self._restart()
         if head.length:
             framing = (
-                b"Transfer-Encoding: chunked" if head.chunked else b"Content-Length: %d" % head.length
+                b"Transfer-Encoding: chunked"
+                if head.chunked
+                else b"Content-Length: %d" % head.length
             )
             self._parser = httptools.HttpRequestParser(_Muted(self))
             self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: -\r\n" + framing + b"\r\n\r\n")
@@ -344,6 +345,7 @@ class ResponseParser:
         "_sink",
         "_special",
         "_spent",
+        "began",
         "on_body",
     )
 
@@ -358,6 +360,8 @@ class ResponseParser:
         self._interim = 0
         self._ended = True
         self._spent = False
+        self.began = False
+        """A byte of the answer has come."""
         self._reset()
 
     def _reset(self) -> None:
@@ -375,6 +379,7 @@ class ResponseParser:
         self._interim = 0
         self._ended = False
         self._remaining = 0
+        self.began = False
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse `data`; returns what follows a 101, else None.
@@ -405,6 +410,7 @@ class ResponseParser:
     def on_message_begin(self) -> None:
         if self._ended:
             raise Malformed("bytes came after the answer")
+        self.began = True
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason

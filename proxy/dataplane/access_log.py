@@ -1,0 +1,200 @@
+"""Access log lines: noted on the loop as tuples, encoded and written by a thread.
+
+Nothing here can block traffic: the queue is bounded, what does not fit is dropped
+and counted. Lines are written whole, in pieces a pipe takes at once, so that the
+lines of several workers do not mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from proxy import stats
+from proxy.model import AccessLog
+
+if TYPE_CHECKING:
+    from proxy.dataplane.downstream import Downstream
+    from proxy.dataplane.exchange import Exchange
+    from proxy.errors import Fault
+
+MAX_WAITING = 65_536
+"""Lines that wait for the disk before further ones are dropped."""
+PIECE = 4096
+"""What a pipe takes as one (PIPE_BUF of Linux)."""
+FLUSH_S = 0.25
+
+Entry = tuple[Any, ...]
+
+
+class AccessLogWriter:
+    def __init__(self, spec: AccessLog, words: memoryview) -> None:
+        self._words = words
+        self._encode = encode_json if spec.format == "json" else encode_combined
+        self._fd = 1 if spec.path == "stdout" else _open(spec.path)
+        self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+        self._thread.start()
+
+    def add(self, exchange: Exchange, duration_s: float) -> None:
+        """Note a finished exchange."""
+        entries = self._entries
+        if entries.qsize() > MAX_WAITING:
+            self._words[stats.W_LOG_DROPPED] += 1
+            return
+        pool, head, client = exchange.pool, exchange.head, exchange.client
+        entries.put(
+            (
+                exchange.plane.clock.wall,
+                client.origin.address,
+                head.method,
+                head.host,
+                head.target,
+                head.version_1_0,
+                exchange.status,
+                exchange.bytes_in,
+                exchange.bytes_out,
+                duration_s,
+                pool,
+                exchange.decision,
+                exchange.request_id,
+                head.fields,
+            )
+        )
+
+    def add_refused(self, client: Downstream, fault: Fault, request_id: bytes) -> None:
+        """Note a request that was refused before it was read."""
+        if self._entries.qsize() > MAX_WAITING:
+            self._words[stats.W_LOG_DROPPED] += 1
+            return
+        wall = client.plane.clock.wall
+        address = client.origin.address
+        self._entries.put(
+            (
+                wall,
+                address,
+                b"",
+                b"",
+                b"",
+                False,
+                fault.status,
+                0,
+                0,
+                0.0,
+                None,
+                None,
+                request_id,
+                [],
+            )
+        )
+
+    def close(self) -> None:
+        """Write what waits (for two seconds at most) and close the file."""
+        self._entries.put(None)
+        self._thread.join(2.0)
+        if self._fd != 1 and not self._thread.is_alive():
+            os.close(self._fd)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        entries = self._entries
+        while True:
+            entry = entries.get()
+            batch: list[bytes] = []
+            size = 0
+            while entry is not None:
+                line = self._encode(entry)
+                if size + len(line) > PIECE and batch:
+                    self._write(batch)
+                    batch, size = [], 0
+                batch.append(line)
+                size += len(line)
+                try:
+                    entry = entries.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._write(batch)
+            if entry is None:
+                return
+            time.sleep(FLUSH_S)  # gather lines: one write for many requests
+
+    def _write(self, batch: list[bytes]) -> None:
+        data = memoryview(b"".join(batch))
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe must not stop traffic
+            while data:
+                data = data[os.write(self._fd, data) :]
+            self._words[stats.W_LOG_WRITTEN] += len(batch)
+            return
+        self._words[stats.W_LOG_DROPPED] += len(batch)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+def _header(fields: list[bytes], name: bytes) -> str:
+    for index in range(0, len(fields), 4):
+        if fields[index].lower() == name:
+            return fields[index + 2].decode("latin-1")
+    return ""
+
+
+def encode_json(entry: Entry) -> bytes:
+    """One JSON object a line."""
+    wall, address, method, host, target, _, status = entry[:7]
+    bytes_in, bytes_out, duration_s, pool, decision, request_id, fields = entry[7:]
+    record = {
+        "time": _iso(wall),
+        "client": address,
+        "method": method.decode("latin-1"),
+        "host": host.decode("latin-1"),
+        "target": target.decode("latin-1"),
+        "status": status,
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "duration_ms": round(duration_s * 1000, 3),
+        "service": pool.service if pool is not None else None,
+        "pool": pool.name if pool is not None else None,
+        "release": pool.release if pool is not None else None,
+        "bucket": decision.bucket if decision is not None else None,
+        "request_id": request_id.decode("latin-1"),
+        "user_agent": _header(fields, b"user-agent"),
+    }
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def encode_combined(entry: Entry) -> bytes:
+    """The combined format of Apache and nginx."""
+    wall, address, method, _, target, old, status, _, bytes_out = entry[:9]
+    fields = entry[13]
+    when = datetime.fromtimestamp(wall, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    request = f"{method.decode('latin-1')} {target.decode('latin-1')} HTTP/1.{0 if old else 1}"
+    line = '{} - - [{}] "{}" {} {} "{}" "{}"\n'.format(
+        address or "-",
+        when,
+        _quoted(request if method else "-"),
+        status,
+        bytes_out,
+        _quoted(_header(fields, b"referer") or "-"),
+        _quoted(_header(fields, b"user-agent") or "-"),
+    )
+    return line.encode("latin-1", "replace")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _iso(wall: float) -> str:
+    return (
+        datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

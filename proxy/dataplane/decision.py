@@ -1,0 +1,185 @@
+"""One decision per request: which pool, why, which endpoint, and what the client must remember.
+
+Everything here happens in one synchronous stretch, so nothing can change between
+the choice and its bookkeeping.
+"""
+
+from __future__ import annotations
+
+from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
+from proxy.http1.headers import cookie_value, value_of, without, without_cookie
+from proxy.http1.message import RequestHead
+from proxy.policy.preview import pool_wanted
+from proxy.policy.sticky import Binding, bucket_of, hash_of
+
+
+class Decision:
+    """Where a request goes. `pool` is None when nothing may take it."""
+
+    __slots__ = (
+        "binding",
+        "bucket",
+        "cookie",
+        "must_bind",
+        "pinned",
+        "pool",
+        "previewed",
+    )
+
+    def __init__(self, pool: PoolLive | None, bucket: int, cookie: bytes | None) -> None:
+        self.pool = pool
+        self.bucket = bucket
+        self.cookie = cookie
+        """The Cookie header for the endpoint."""
+        self.binding: Binding | None = None
+        """What the client's cookie says, or should say from now on."""
+        self.must_bind = False
+        """The answer carries a new cookie."""
+        self.pinned = False
+        """The client is bound to this pool whatever its weight."""
+        self.previewed = False
+
+
+def decide(
+    service: ServiceLive, head: RequestHead, client: str, now: float, wall: float
+) -> Decision:
+    """Preview, then stickiness, then weights. `now` monotonic, `wall` seconds since the epoch."""
+    spec = service.spec
+    cookie = head.cookie
+    if spec.preview is not None and (decision := _preview(service, head)) is not None:
+        return decision
+    by = spec.sticky.by
+    if by == "cookie":
+        return _by_cookie(service, cookie, now, wall)
+    if by == "none":
+        bucket = service.sequence.next()
+    else:
+        identity = client.encode() if by == "client_ip" else value_of(head.fields, service.header)
+        bucket = bucket_of(service.key, identity) if identity else service.sequence.next()
+    return Decision(service.pools[service.split.index(bucket)], bucket, cookie)
+
+
+def _preview(service: ServiceLive, head: RequestHead) -> Decision | None:
+    preview = service.spec.preview
+    if preview is None:
+        return None
+    header = preview.header.lower().encode()
+    value = value_of(head.fields, header)
+    if value is None and head.cookie is not None:
+        value = cookie_value(head.cookie, preview.cookie.encode() + b"=")
+    wanted = pool_wanted(preview, value) if value is not None else None
+    pool = service.pool(wanted) if wanted is not None else None
+    if pool is None:
+        return None
+    head.fields = without(head.fields, {header})  # the secret is not the endpoint's business
+    cookie = head.cookie
+    if cookie is not None:
+        cookie = without_cookie(cookie, preview.cookie.encode())
+        if service.cookie is not None:
+            cookie = without_cookie(cookie, service.cookie.prefix[:-1])
+    decision = Decision(pool, 0, cookie)
+    decision.pinned = decision.previewed = True
+    return decision
+
+
+def _by_cookie(service: ServiceLive, cookie: bytes | None, now: float, wall: float) -> Decision:
+    sticky = service.cookie
+    assert sticky is not None, "asked for by kind"
+    binding = None
+    if cookie is not None:
+        value = cookie_value(cookie, sticky.prefix)
+        if value is not None:
+            cookie = without_cookie(cookie, sticky.prefix[:-1])
+            binding = sticky.read(value, wall)
+    if binding is None:
+        return _bind(service, service.sequence.next(), cookie, int(wall), wall)
+    bound = service.pool(binding.pool)
+    if bound is None or bound.epoch != binding.epoch:
+        return _bind(service, binding.bucket, cookie, binding.issued, wall)
+    if service.spec.sticky.on_zero == "finish":
+        drain = bound.drain
+        stays = bound.weight > 0 or (drain is not None and now < drain.streams_by_s)
+        pool = bound if stays else service.pools[service.split.index(binding.bucket)]
+    else:
+        pool = service.pools[service.split.index(binding.bucket)]
+    if pool is not bound:
+        return _bind(service, binding.bucket, cookie, binding.issued, wall)
+    decision = Decision(pool, binding.bucket, cookie)
+    decision.pinned = pool.weight == 0
+    decision.must_bind = sticky.is_due(binding, wall)
+    decision.binding = binding._replace(seen=int(wall)) if decision.must_bind else binding
+    return decision
+
+
+def _bind(
+    service: ServiceLive, bucket: int, cookie: bytes | None, issued: int, wall: float
+) -> Decision:
+    pool = service.pools[service.split.index(bucket)]
+    decision = Decision(pool, bucket, cookie)
+    decision.binding = Binding(bucket, pool.name, pool.epoch, issued, int(wall), "")
+    decision.must_bind = True
+    return decision
+
+
+def pick(
+    service: ServiceLive,
+    decision: Decision,
+    client: str,
+    tried: set[EndpointLive] | None,
+    now: float,
+) -> EndpointLive | None:
+    """The endpoint for a request, and `decision.pool` made the pool it is in.
+
+    The decided pool's available endpoints; else those of another pool, where stickiness
+    and weights allow it; else those of the decided pool that were found unreachable
+    lately (their mark may be out of date). None when all of them were tried.
+    """
+    pool = decision.pool
+    if pool is None:
+        return None
+    members = pool.available(tried, now)
+    if not members:
+        other = _fallback(service, decision, tried, now)
+        if other is not None:
+            decision.pool = other
+            decision.must_bind = False  # the cookie stays as it is
+            members = other.available(tried, now)
+        else:
+            members = pool.untried(tried)
+            if not members:
+                return None
+    if len(members) == 1:
+        return members[0]
+    return _among(service, decision, client, members)
+
+
+def _fallback(
+    service: ServiceLive, decision: Decision, tried: set[EndpointLive] | None, now: float
+) -> PoolLive | None:
+    if decision.previewed or (
+        service.spec.sticky.by != "none" and service.spec.sticky.on_unavailable == "fail"
+    ):
+        return None
+    for pool in service.pools:
+        if pool is not decision.pool and pool.weight > 0 and pool.available(tried, now):
+            return pool
+    return None
+
+
+def _among(
+    service: ServiceLive, decision: Decision, client: str, members: list[EndpointLive]
+) -> EndpointLive:
+    binding = decision.binding
+    if service.spec.sticky.endpoint and binding is not None:
+        if binding.endpoint:
+            for member in members:
+                if member.mark == binding.endpoint:
+                    return member
+        member = service.balancer.pick(members, 0)
+        decision.binding = binding._replace(endpoint=member.mark)
+        decision.must_bind = True
+        return member
+    if service.spec.balance != "hash":
+        return service.balancer.pick(members, 0)
+    key = decision.bucket if service.spec.sticky.by != "none" else hash_of(client.encode())
+    return service.balancer.pick(members, key)

@@ -1,0 +1,338 @@
+"""One client connection: requests in the order they came, answers in the same order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from proxy.dataplane import faults
+from proxy.dataplane.answer import own_answer
+from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.forwarding import Origin
+from proxy.errors import Fault
+from proxy.http1 import target
+from proxy.http1.headers import Fields
+from proxy.http1.message import Malformed, RequestHead
+from proxy.http1.parser import RequestParser
+
+if TYPE_CHECKING:
+    from proxy.dataplane.listener import ListenerLive
+    from proxy.dataplane.plane import Plane
+
+MAX_PIPELINED = 1024
+"""Requests of one read that wait for their turn; more than that are not read."""
+LINGER_S = 2.0
+"""After a last answer the client may still be sending: closing at once would reset
+the connection and could take the answer with it (RFC 9112 section 9.6)."""
+MAX_DISCARDED = 16 * 1024 * 1024
+"""Bytes of a request body read and dropped after an early answer."""
+MAX_EARLY = 64 * 1024
+"""Bytes kept that a client sent behind a request for an upgrade."""
+
+
+class Downstream(asyncio.Protocol):
+    __slots__ = (
+        "_advancing",
+        "_discarded",
+        "_early",
+        "_last_words",
+        "_parsing",
+        "_reading_paused",
+        "_waiting",
+        "current",
+        "head_since",
+        "is_ending",
+        "is_paused",
+        "is_secure",
+        "linger_until",
+        "listener",
+        "origin",
+        "parser",
+        "plane",
+        "rested_since",
+        "served",
+        "transport",
+    )
+
+    def __init__(self, plane: Plane, listener: ListenerLive) -> None:
+        # fixed
+        self.plane = plane
+        self.listener = listener
+        self.is_secure = False
+        # per connection
+        self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before any use
+        self.origin: Origin = None  # type: ignore[assignment] # the same
+        spec = listener.spec
+        self.parser = RequestParser(self, spec.max_header, spec.max_headers)
+        self.is_ending = False  # the next answer is the last one
+        self.is_paused = False  # the client reads slower than the endpoint sends
+        self.rested_since = plane.clock.now
+        self.linger_until = 0.0
+        self.served = 0
+        self._reading_paused = False
+        self._advancing = False
+        # per exchange
+        self.current: Exchange | None = None  # being answered
+        self._parsing: Exchange | None = None  # being read
+        self._waiting: deque[Exchange] | None = None
+        self._last_words: Fault | None = None  # to be said when the others are answered
+        self._early = b""
+        self._discarded = 0
+        self.head_since = 0.0
+
+    # ---- called by the loop ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        if self.listener.admit(self):
+            self.origin = self.listener.origin(self.transport)
+            self.plane.connections.add(self)
+        else:
+            self.is_ending = True
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self.linger_until:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.abort()
+            return
+        if self._early:
+            self._keep_early(data)
+            return
+        try:
+            early = self.parser.feed(data)
+        except Malformed as bad:
+            self._say_last(faults.malformed(bad.status, bad.sentence))
+            early = b""
+        except Exception as error:  # noqa: BLE001 - a bug must not take the worker along
+            self.plane.report("downstream", error)
+            self.abort()
+            return
+        if early:
+            self._keep_early(early)
+        exchange = self.current
+        if exchange is not None:
+            exchange.flush_request()
+        if self.parser.head_started and not self.head_since:
+            self.head_since = self.plane.clock.now
+
+    def eof_received(self) -> bool:
+        """Go on answering a client that only closed its side for sending."""
+        if self._parsing is not None or (self.current is None and not self._waiting):
+            return False  # in the middle of a request, or nothing to answer
+        self.is_ending = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.plane.forget(self)
+        self.is_ending = True
+        if self.current is not None:
+            self.current.client_gone()
+        if self._waiting:
+            self._waiting.clear()
+        self.current = self._parsing = None
+
+    def pause_writing(self) -> None:
+        self.is_paused = True
+        exchange = self.current
+        if exchange is not None and exchange.upstream is not None:
+            exchange.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.is_paused = False
+        exchange = self.current
+        if exchange is not None and exchange.upstream is not None:
+            exchange.touched = self.plane.clock.now
+            exchange.upstream.transport.resume_reading()
+
+    # ---- called by the parser ----
+
+    def request_head(self, head: RequestHead) -> None:
+        self.head_since = 0.0
+        target.settle(head)
+        exchange = Exchange(self.plane, self, head)
+        self._parsing = exchange
+        if self.current is None and not self.is_ending:
+            self.current = exchange
+            exchange.start()
+        else:
+            self._wait(exchange)
+
+    def request_body(self, data: bytes) -> None:
+        exchange = self._parsing
+        if exchange is None:
+            return
+        if exchange.is_done:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.abort()
+        else:
+            exchange.request_body(data)
+
+    def request_end(self, trailers: Fields | None) -> None:
+        exchange, self._parsing = self._parsing, None
+        if exchange is not None and not exchange.is_done:
+            exchange.request_end(trailers)
+        elif self.current is None:
+            self.rested_since = self.plane.clock.now
+            self._discarded = 0
+
+    # ---- called by exchanges ----
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        self.is_ending = True
+        self.transport.abort()
+
+    def pause_body(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        if self._reading_paused and not self._waiting and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def take_early(self) -> bytes:
+        early, self._early = self._early, b""
+        return early
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """Answer the next request in line, or rest, or close."""
+        self.current = None
+        self.served += 1
+        self.rested_since = self.plane.clock.now
+        if not exchange.keep_alive:
+            self._end()
+        elif self._waiting or self._last_words is not None or self._early or self._reading_paused:
+            self._advance()
+        elif self.is_ending:
+            self._end()
+
+    # ---- inside ----
+
+    def _wait(self, exchange: Exchange) -> None:
+        """Queue a pipelined request, and read no more until its turn has come."""
+        if self._waiting is None:
+            self._waiting = deque()
+        if self.is_ending or len(self._waiting) >= MAX_PIPELINED:
+            self.is_ending = True
+            exchange.is_done = True
+            return
+        self._waiting.append(exchange)
+        self.pause_body()
+
+    def _advance(self) -> None:
+        if self._advancing:
+            return  # an answer of our own ended at once: the loop below goes on
+        self._advancing = True
+        waiting = self._waiting
+        while waiting and self.current is None and not self.transport.is_closing():
+            exchange = self.current = waiting.popleft()
+            exchange.start()
+            exchange.flush_request()
+        self._advancing = False
+        if self.current is not None or self.transport.is_closing():
+            if not waiting:
+                self.resume_body()
+            return
+        if self._last_words is not None:
+            self._say_last(self._last_words)
+        elif self.is_ending:
+            self._end()
+        else:
+            self.resume_body()
+            early = self.take_early()
+            if early:  # the upgrade was refused: these are requests
+                self.data_received(early)
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > MAX_EARLY:
+            self.pause_body()
+
+    def _say_last(self, fault: Fault) -> None:
+        """Answer ourselves, once the others are answered, and close."""
+        self.is_ending = True
+        if self.current is not None or self._waiting:
+            exchange = self._parsing
+            if exchange is not None and exchange is self.current and not exchange.is_done:
+                self._parsing = None
+                self.listener.count_bad()
+                self._fail_reading(exchange, fault)
+                return
+            self._last_words = fault
+            self.pause_body()
+            return
+        self._last_words = None
+        self.listener.count_bad()
+        _, request_id = self.origin.lines(_NO_HEAD, self.plane.ids)
+        self.write(
+            own_answer(fault, request_id, is_head=False, keep_alive=False, json_wanted=False)
+        )
+        if self.plane.access_log is not None:
+            self.plane.access_log.add_refused(self, fault, request_id)
+        self._linger()
+
+    @staticmethod
+    def _fail_reading(exchange: Exchange, fault: Fault) -> None:
+        """The body of the request being answered is malformed."""
+        if exchange.is_started:
+            exchange.abandon()
+        else:
+            exchange.refuse(fault, close=True)
+
+    def _end(self) -> None:
+        self.is_ending = True
+        if self._parsing is not None or self._reading_paused:
+            self._linger()  # the client may still be sending
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        transport = self.transport
+        if transport.is_closing():
+            return
+        self.linger_until = self.plane.clock.now + LINGER_S
+        if transport.can_write_eof():
+            transport.write_eof()
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
+
+    def rest(self) -> None:
+        """Close the connection as soon as nothing is lost by it."""
+        self.is_ending = True
+        if (
+            self.current is None
+            and self._parsing is None
+            and not self.linger_until
+            and self.parser.is_between
+        ):
+            self.transport.close()
+
+    def sweep(self, now: float) -> None:
+        current = self.current
+        if self.linger_until:
+            if now > self.linger_until:
+                self.transport.abort()
+        elif current is not None:
+            current.sweep(now)
+        elif self._parsing is not None:
+            if now - self.rested_since > self.listener.spec.idle_s:
+                self.abort()
+        elif self.head_since:
+            if now - self.head_since > self.listener.spec.header_s:
+                self.head_since = 0.0
+                self._say_last(faults.HEAD_TOO_SLOW)
+        elif now - self.rested_since > self.listener.spec.idle_s:
+            self.transport.close()
+
+
+_NO_HEAD = RequestHead(b"", b"", [])

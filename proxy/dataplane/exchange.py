@@ -1,0 +1,609 @@
+"""One exchange: a client's request, the endpoint that answers it, and the answer's way back.
+
+The life of an exchange: started (decided, leased) -> the request flows out ->
+the answer flows back -> done. It is driven by callbacks of the client's and the
+endpoint's connection; both write what they gathered once per read (`flush_*`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from proxy import stats
+from proxy.dataplane import faults, lease
+from proxy.dataplane.answer import own_answer
+from proxy.dataplane.decision import Decision, decide, pick
+from proxy.dataplane.tunnel import Tunnel
+from proxy.errors import Fault, Retry
+from proxy.http1 import encode
+from proxy.http1.headers import Fields, value_of
+from proxy.http1.message import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from proxy.dataplane.downstream import Downstream
+    from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
+    from proxy.dataplane.plane import Plane
+    from proxy.dataplane.upstream import Upstream
+
+IDEMPOTENT = frozenset(
+    {b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"}
+)
+"""Methods that may be sent twice (RFC 9110 section 9.2.2, and WebDAV's readers)."""
+
+BUFFERED = 64 * 1024
+"""Bytes of a request body kept while its endpoint is being connected to."""
+
+CLIENT_GONE = 499
+_KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
+
+
+class Exchange:
+    __slots__ = (
+        "_chunked",
+        "_cut_at",
+        "_lines",
+        "_out",
+        "_reply",
+        "body_sent",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "decision",
+        "endpoint",
+        "head",
+        "is_answered",
+        "is_done",
+        "is_paused",
+        "is_started",
+        "keep_alive",
+        "keeps_upstream",
+        "kind",
+        "must_close_upstream",
+        "plane",
+        "pool",
+        "request_done",
+        "request_id",
+        "service",
+        "started",
+        "status",
+        "switch",
+        "to_end",
+        "touched",
+        "tried",
+        "tunnel",
+        "upstream",
+    )
+
+    def __init__(self, plane: Plane, client: Downstream, head: RequestHead) -> None:
+        # fixed
+        self.plane = plane
+        self.client = client
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.started = 0.0
+        self.touched = 0.0
+        self.request_id = b""
+        self._lines = b""
+        # where it goes
+        self.service: ServiceLive | None = None
+        self.decision: Decision | None = None
+        self.pool: PoolLive | None = None
+        self.endpoint: EndpointLive | None = None
+        self.upstream: Upstream | None = None
+        self.tried: set[EndpointLive] | None = None
+        self.kind = stats.REQUEST
+        self._cut_at = 0.0
+        # the request's side
+        self._out: list[bytes] = []
+        self.bytes_in = 0
+        self.body_sent = False
+        self.request_done = False
+        self.is_paused = False  # the endpoint reads slower than the client sends
+        # the answer's side
+        self._reply: list[bytes] = []
+        self._chunked = False
+        self.status = 0
+        self.bytes_out = 0
+        self.to_end = False
+        self.is_started = False  # the final answer's head is on its way to the client
+        self.is_answered = False  # the final answer is whole
+        self.keeps_upstream = False
+        self.must_close_upstream = False
+        self.switch: ResponseHead | None = None
+        self.tunnel: Tunnel | None = None
+        self.is_done = False
+
+    # ---- the beginning ----
+
+    def start(self) -> None:
+        """Decide where the request goes, and send it on its way."""
+        plane, head = self.plane, self.head
+        self.started = time.monotonic()
+        self.touched = plane.clock.now
+        self._lines, self.request_id = self.client.origin.lines(head, plane.ids)
+        service = plane.table.find(head.host, head.target)
+        if service is None:
+            self.client.listener.count_bad()
+            self.refuse(faults.NO_ROUTE)
+            return
+        self.service = service
+        limit = service.spec.max_body
+        if limit and (head.length > limit or self.bytes_in > limit):
+            self.refuse(faults.BODY_TOO_LARGE, close=True)
+            return
+        clock = plane.clock
+        address = self.client.origin.client(head)
+        self.decision = decide(service, head, address, clock.now, clock.wall)
+        self._lease(None)
+
+    def _lease(self, fault: Fault | None) -> None:
+        """Take an endpoint that was not tried yet; `fault` is why the last one failed."""
+        service, decision, plane = self.service, self.decision, self.plane
+        assert service is not None and decision is not None, "leased after the decision"  # noqa: PT018
+        now = plane.clock.now
+        endpoint = pick(service, decision, self.client.origin.address, self.tried, now)
+        if endpoint is None:
+            self.refuse(fault or faults.NO_POOL)
+            return
+        self._enter(endpoint)
+        head = self.head
+        may_repeat = head.length == 0 and head.method in IDEMPOTENT
+        connection = lease.kept(endpoint, now, may_repeat=may_repeat)
+        if connection is not None:
+            self.attach(connection)
+        else:
+            self._connect(endpoint, service)
+
+    def _connect(self, endpoint: EndpointLive, service: ServiceLive) -> None:
+        timeout_s = service.spec.timeouts.connect_s
+        lease.connect(endpoint, self, timeout_s, time.monotonic, self.plane.report)
+
+    def _enter(self, endpoint: EndpointLive) -> None:
+        self.endpoint = endpoint
+        self.pool = pool = endpoint.pool
+        pool.words[pool.slot + stats.P_IN_FLIGHT + self.kind] += 1
+        endpoint.begin()
+
+    def _leave(self) -> None:
+        endpoint, pool = self.endpoint, self.pool
+        if endpoint is None or pool is None:
+            return
+        self.endpoint = None
+        pool.words[pool.slot + stats.P_IN_FLIGHT + self.kind] -= 1
+        endpoint.end()
+
+    def _become(self, kind: int) -> None:
+        pool = self.pool
+        if pool is not None and self.endpoint is not None:
+            base = pool.slot + stats.P_IN_FLIGHT
+            pool.words[base + self.kind] -= 1
+            pool.words[base + kind] += 1
+        self.kind = kind
+
+    def attach(self, connection: Upstream) -> None:
+        """Send over this connection; the head goes before what the client sent meanwhile."""
+        self.upstream = connection
+        connection.exchange = self
+        head, decision, pool = self.head, self.decision, self.pool
+        assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
+        connection.parser.expect(is_head=head.method == b"HEAD")
+        self.touched = self.plane.clock.now
+        self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
+        if not self.request_done:
+            self.client.resume_body()
+
+    def connect_failed(self, fault: Fault) -> None:
+        """Pass the endpoint over: nothing was sent, so another one may have the request."""
+        endpoint, pool = self.endpoint, self.pool
+        if self.is_done or endpoint is None or pool is None:
+            return
+        pool.words[pool.slot + stats.P_PASSED_OVER] += 1
+        self._count_failure(fault)
+        self._leave()
+        if self.tried is None:
+            self.tried = set()
+        self.tried.add(endpoint)
+        self._decide_again()
+        self._lease(fault)
+        self.flush_request()
+
+    def _decide_again(self) -> None:
+        """Follow the newest snapshot: a request that was not sent yet shall not be stale."""
+        before, decision = self.service, self.decision
+        table = self.plane.table
+        service = table.find(self.head.host, self.head.target)
+        if service is None or before is None or decision is None or service is before:
+            return
+        self.service = service
+        pool = None if decision.pool is None else service.pool(decision.pool.name)
+        if not decision.pinned and (pool is None or pool.weight == 0):
+            pool = service.pools[service.split.index(decision.bucket)]
+        decision.pool = pool
+
+    # ---- the request, from the client ----
+
+    def request_body(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        self.touched = self.plane.clock.now
+        service = self.service
+        limit = 0 if service is None else service.spec.max_body
+        if limit and self.bytes_in > limit:
+            self._body_too_large()
+            return
+        if self.head.chunked:
+            self._out += encode.chunk(data)
+        else:
+            self._out.append(data)
+        if self.upstream is None and self.bytes_in > BUFFERED:
+            self.client.pause_body()
+
+    def _body_too_large(self) -> None:
+        if self.is_started:
+            self.abandon()
+        else:
+            self.refuse(faults.BODY_TOO_LARGE, close=True)
+
+    def request_end(self, trailers: Fields | None) -> None:
+        if self.head.chunked:
+            self._out.append(encode.last_chunk(trailers))
+        self.request_done = True
+        self.touched = self.plane.clock.now
+
+    def flush_request(self) -> None:
+        """Write what was gathered for the endpoint."""
+        upstream = self.upstream
+        out = self._out
+        if upstream is None or not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._out = []
+        if self.bytes_in:
+            self.body_sent = True
+        if not upstream.transport.is_closing():
+            upstream.transport.write(data)
+
+    def pause_request(self) -> None:
+        self.is_paused = True
+        if self.tunnel is None:
+            self.client.pause_body()
+
+    def resume_request(self) -> None:
+        self.is_paused = False
+        self.touched = self.plane.clock.now
+        if self.tunnel is None:
+            self.client.resume_body()
+
+    # ---- the answer, from the endpoint ----
+
+    def response_interim(self, head: ResponseHead) -> None:
+        self.touched = self.plane.clock.now
+        if head.status == 101:
+            if self.head.upgrade is None or head.upgrade is None:
+                self.upstream_failed(faults.UPGRADE_UNASKED)
+            else:
+                self.switch = head
+        elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
+            self._reply.append(encode.interim_head(head))
+
+    def response_head(self, head: ResponseHead) -> None:
+        if self.is_done:
+            return
+        self.touched = self.plane.clock.now
+        self.status = status = head.status
+        self.is_started = True
+        self.keeps_upstream = head.keep_alive
+        reply = self._reply
+        reply.append(encode.status_line(status, head.reason))
+        reply += head.fields
+        if head.length is not None and not head.chunked and status != 204:
+            reply.append(b"Content-Length: %d\r\n" % head.length)
+        elif head.chunked or head.to_end:
+            self._frame_open_end(head, reply)
+        decision = self.decision
+        if decision is not None and decision.must_bind:
+            self._bind_client(decision, reply)
+        pool = self.pool
+        if pool is not None and pool.exposed:
+            reply.append(pool.exposed)
+        reply.append(encode.VIA)
+        self._end_head(reply)
+        if head.event_stream:
+            self._become(stats.STREAM)
+
+    def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
+        if self.head.method == b"HEAD":
+            if head.chunked:
+                reply.append(encode.CHUNKED)
+            return
+        self.to_end = head.to_end
+        if head.status == 304 or (head.status == 204):
+            return
+        if self.head.version_1_0:
+            self.keep_alive = False
+        else:
+            self._chunked = True
+            reply.append(encode.CHUNKED)
+
+    def _end_head(self, reply: list[bytes]) -> None:
+        if self.keep_alive and not self.client.is_ending:
+            if self.head.version_1_0:
+                reply.append(encode.KEEP_ALIVE)
+        else:
+            self.keep_alive = False
+            reply.append(encode.CLOSE)
+        reply.append(b"\r\n")
+
+    def _bind_client(self, decision: Decision, reply: list[bytes]) -> None:
+        service = self.service
+        if service is not None and service.cookie is not None and decision.binding is not None:
+            value = service.cookie.header(decision.binding, self.client.is_secure)
+            reply += (b"Set-Cookie: ", value, b"\r\n")
+
+    def response_body(self, data: bytes) -> None:
+        if self.is_done:
+            return
+        self.touched = self.plane.clock.now
+        self.bytes_out += len(data)
+        if self._chunked:
+            self._reply += encode.chunk(data)
+        else:
+            self._reply.append(data)
+
+    def response_end(self, trailers: Fields | None) -> None:
+        if self._chunked:
+            self._reply.append(encode.last_chunk(trailers))
+        self.is_answered = True
+
+    def flush_reply(self) -> None:
+        """Write what was gathered for the client; end the exchange when that was all."""
+        if self.is_done:
+            return
+        reply = self._reply
+        if reply:
+            self.client.write(reply[0] if len(reply) == 1 else b"".join(reply))
+            self._reply = []
+        if self.is_answered:
+            self._finish()
+
+    def upgraded(self, after: bytes) -> None:
+        """Begin the tunnel; `after` is what the endpoint sent behind its 101."""
+        switch, upstream, client = self.switch, self.upstream, self.client
+        if self.is_done or switch is None or upstream is None:
+            return
+        self.status = 101
+        self.is_started = True
+        self._become(stats.TUNNEL)
+        self.flush_request()
+        client.write(b"".join((*self._reply, encode.upgrade_head(switch), after)))
+        self.bytes_out += len(after)
+        upstream.exchange = None
+        self.tunnel = Tunnel(self, client.transport, upstream.transport)
+        self.tunnel.begin(client.take_early())
+
+    # ---- the end ----
+
+    def _finish(self) -> None:
+        self.is_done = True
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            if self.keeps_upstream and self.request_done and not self.must_close_upstream:
+                lease.give_back(upstream, self.plane.clock.now)
+            else:
+                upstream.exchange = None
+                upstream.close()
+        self._leave()
+        self._count()
+        self.client.exchange_done(self)
+
+    def _count(self) -> None:
+        duration = time.monotonic() - self.started
+        pool = self.pool
+        if pool is not None:
+            words, slot = pool.words, pool.slot
+            status = self.status
+            words[slot + (status // 100 if status < 600 else 5)] += 1
+            words[slot + stats.P_DURATION_US] += int(duration * 1e6)
+            words[slot + stats.P_DURATION_BINS + stats.latency_bin(duration)] += 1
+            if self.bytes_in:
+                words[slot + stats.P_BYTES_IN] += self.bytes_in
+            words[slot + stats.P_BYTES_OUT] += self.bytes_out
+        log = self.plane.access_log
+        if log is not None:
+            log.add(self, duration)
+
+    def _count_failure(self, fault: Fault) -> None:
+        pool, endpoint = self.pool, self.endpoint
+        if pool is None or fault.kind is None:
+            return
+        pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
+        if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
+            endpoint.words[endpoint.slot + stats.E_FAILURES] += 1
+
+    def refuse(self, fault: Fault, *, close: bool = False) -> None:
+        """Answer ourselves; nothing of another answer has been sent."""
+        self._drop_upstream()
+        head = self.head
+        self.status = fault.status
+        self.is_started = self.is_answered = True
+        if close:
+            self.keep_alive = False
+        keep_alive = self.keep_alive = self.keep_alive and not self.client.is_ending
+        accept = value_of(head.fields, b"accept") or b""
+        answer = own_answer(
+            fault,
+            self.request_id,
+            is_head=head.method == b"HEAD",
+            keep_alive=keep_alive,
+            json_wanted=b"json" in accept,
+        )
+        self.client.write(answer)
+        self._finish()
+
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """The endpoint closed the connection, or it broke."""
+        upstream, self.upstream = self.upstream, None
+        if self.is_done or upstream is None:
+            return
+        upstream.exchange = None
+        if self.tunnel is not None:
+            return
+        if self.to_end and exc is None:
+            self.keeps_upstream = False
+            self.response_end(None)
+            self.flush_reply()
+        elif self.is_started:
+            self.upstream_failed(faults.ANSWER_CUT)
+        elif self._may_send_again(upstream):
+            self._send_again()
+        else:
+            self.upstream_failed(faults.CLOSED_EARLY)
+
+    def _may_send_again(self, upstream: Upstream) -> bool:
+        return (
+            upstream.is_reused
+            and not upstream.parser.began
+            and not self.body_sent
+            and self.head.method in IDEMPOTENT
+        )
+
+    def _send_again(self) -> None:
+        """Send the request on a new connection: the kept one had died before we used it."""
+        endpoint, pool, service = self.endpoint, self.pool, self.service
+        if endpoint is None or pool is None or service is None:
+            return
+        pool.words[pool.slot + stats.P_STALE] += 1
+        if endpoint.drain is not None or endpoint.gone or pool.weight == 0:
+            self._leave()
+            self._decide_again()
+            self._lease(None)
+            self.flush_request()
+        else:
+            self._connect(endpoint, service)
+
+    def upstream_failed(self, fault: Fault, detail: str = "") -> None:
+        """The endpoint failed: answer for it, or break off what it began."""
+        if self.is_done:
+            return
+        self._count_failure(fault)
+        if detail and self.plane.note is not None:
+            self.plane.note(self, fault, detail)
+        if not self.is_started:
+            self.refuse(fault, close=not self.request_done)
+        else:
+            self.abandon(failed=True)
+
+    def abandon(self, *, failed: bool = False) -> None:
+        """Break the client's connection off: half an answer must not look whole."""
+        if self.is_done:
+            return
+        if not failed and not self.is_started:
+            self.status = CLIENT_GONE
+        self._drop_upstream()
+        self.is_done = True
+        self._leave()
+        self._count()
+        self.client.abort()
+
+    def client_gone(self) -> None:
+        """The client's connection is lost."""
+        if self.is_done:
+            return
+        if not self.is_started:
+            self.status = CLIENT_GONE
+        self._drop_upstream()
+        self.is_done = True
+        self._leave()
+        if self.started:
+            self._count()
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.exchange = None
+            upstream.abort()
+
+    def tunnel_closed(self) -> None:
+        """Both ends of the tunnel are closing."""
+        if self.is_done:
+            return
+        self.is_done = True
+        self.upstream = None
+        self._leave()
+        self._count()
+        self.plane.forget(self.client)
+
+    # ---- deadlines ----
+
+    def sweep(self, now: float) -> None:
+        """End what has waited too long, or outlived the drain of its pool or endpoint."""
+        pool, endpoint, service = self.pool, self.endpoint, self.service
+        if pool is None or endpoint is None or service is None:
+            return
+        if (pool.drain is not None or endpoint.drain is not None or endpoint.gone) and (
+            self._is_overdue(pool, endpoint, now)
+        ):
+            self.cut()
+            return
+        timeouts = service.spec.timeouts
+        waited = now - self.touched
+        if self.kind == stats.TUNNEL:
+            if waited > timeouts.tunnel_idle_s and self.tunnel is not None:
+                self.tunnel.abort()
+        elif self.upstream is None:
+            return  # connecting has its own end in time
+        elif self.is_started:
+            self._sweep_answer(waited)
+        elif self.request_done or self.is_paused or (self.head.expect and not self.bytes_in):
+            if waited > timeouts.response_s:
+                self.upstream_failed(faults.ANSWER_TOO_SLOW)
+        elif waited > timeouts.client_body_s:
+            self.refuse(faults.BODY_TOO_SLOW, close=True)
+
+    def _sweep_answer(self, waited: float) -> None:
+        service = self.service
+        if service is None:
+            return
+        if self.client.is_paused:
+            if waited > self.client.listener.spec.idle_s:  # the client does not read
+                self.abandon(failed=True)
+        else:
+            timeouts = service.spec.timeouts
+            is_stream = self.kind == stats.STREAM
+            if waited > (timeouts.tunnel_idle_s if is_stream else timeouts.read_stall_s):
+                self.upstream_failed(faults.ANSWER_STALLED)
+
+    def _is_overdue(self, pool: PoolLive, endpoint: EndpointLive, now: float) -> bool:
+        if endpoint.gone:
+            return True
+        for drain, since in (
+            (endpoint.drain, endpoint.drained_at),
+            (pool.drain, pool.drained_at),
+        ):
+            if drain is None or self.started > since:
+                continue  # it began later: a preview, or a client that is bound to the pool
+            if self.kind == stats.REQUEST:
+                overdue = now >= drain.requests_by_s
+            elif self.kind == stats.STREAM:
+                overdue = now >= drain.streams_by_s
+            else:
+                if self._cut_at < drain.streams_by_s:
+                    self._cut_at = drain.streams_by_s + random.random() * drain.spread_s
+                overdue = now >= self._cut_at
+            if overdue:
+                return True
+        return False
+
+    def cut(self) -> None:
+        """End the exchange at its drain's deadline."""
+        pool = self.pool
+        if pool is not None:
+            pool.words[pool.slot + stats.P_CUT + self.kind] += 1
+        if self.tunnel is not None:
+            self.tunnel.abort()
+        elif self.is_started:
+            self.abandon(failed=True)
+        else:
+            self.refuse(faults.DRAINED, close=True)

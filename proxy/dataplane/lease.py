@@ -1,0 +1,99 @@
+"""Leases of connections to endpoints: the last one used first, else a new one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.dataplane import faults
+from proxy.dataplane.live import EndpointLive
+from proxy.dataplane.upstream import Upstream
+from proxy.errors import Fault
+from proxy.tasks import Report, spawn
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+
+FRESH_S = 1.0
+"""A request that may not be sent twice takes a kept connection no older than this.
+
+Servers drop idle connections after 2 s (gunicorn) to 75 s (nginx); one that was used
+within the last second is not about to be dropped."""
+
+
+def kept(endpoint: EndpointLive, now: float, *, may_repeat: bool) -> Upstream | None:
+    """A kept connection to the endpoint, or None."""
+    idle = endpoint.idle
+    while idle:
+        connection = idle[-1]
+        if not may_repeat and now - connection.idle_since > FRESH_S:
+            return None
+        idle.pop()
+        if connection.is_usable():
+            connection.is_reused = True
+            return connection
+    return None
+
+
+def give_back(connection: Upstream, now: float) -> None:
+    """Keep the connection for the next exchange."""
+    connection.exchange = None
+    endpoint = connection.endpoint
+    if endpoint.keeps_connections and connection.is_usable():
+        connection.idle_since = now
+        endpoint.idle.append(connection)
+    else:
+        connection.close()
+
+
+def connect(
+    endpoint: EndpointLive,
+    exchange: Exchange,
+    timeout_s: float,
+    now: Callable[[], float],
+    report: Report,
+) -> None:
+    """Open a connection for the exchange: it is told by `attach` or `connect_failed`."""
+    spawn(
+        _connect(endpoint, exchange, timeout_s, now),
+        name=f"connect {endpoint.address}",
+        report=report,
+    )
+
+
+async def _connect(
+    endpoint: EndpointLive, exchange: Exchange, timeout_s: float, now: Callable[[], float]
+) -> None:
+    fault: Fault
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await _open(endpoint)
+    except TimeoutError:
+        fault = faults.CONNECT_TIMEOUT
+    except socket.gaierror:
+        fault = faults.NAME_UNKNOWN
+    except OSError:
+        fault = faults.CONNECT_REFUSED
+    else:
+        endpoint.connected()
+        if exchange.is_done or exchange.upstream is not None:
+            give_back(connection, now())
+        else:
+            exchange.attach(connection)
+            exchange.flush_request()
+        return
+    endpoint.failed_to_connect(now())
+    exchange.connect_failed(fault)
+
+
+async def _open(endpoint: EndpointLive) -> Upstream:
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        _, connection = await loop.create_unix_connection(lambda: Upstream(endpoint), endpoint.path)
+    else:
+        _, connection = await loop.create_connection(
+            lambda: Upstream(endpoint), endpoint.host, endpoint.port
+        )
+    return connection

@@ -1,0 +1,296 @@
+"""What outlives a snapshot: pools and endpoints with their connections, keyed by identity.
+
+`Live.apply` builds a new `Table` from a snapshot around the pools and endpoints
+that are already known, and the caller swaps it in by one assignment.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from proxy import stats
+from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
+from proxy.policy.balance import Balancer, balancer
+from proxy.policy.routing import Router
+from proxy.policy.split import Sequence, Split
+from proxy.policy.sticky import StickyCookie, endpoint_mark, hash_of
+
+if TYPE_CHECKING:
+    from proxy.dataplane.upstream import Upstream
+
+UNREACHABLE_S = 1.0
+"""How long an endpoint that could not be connected to is passed over by this worker."""
+
+
+class EndpointLive:
+    """One endpoint of a pool in this worker. `busy`, `weight`, `key`, `current`: for the balancer."""
+
+    __slots__ = (
+        "address",
+        "busy",
+        "current",
+        "drain",
+        "drained_at",
+        "gone",
+        "host",
+        "idle",
+        "key",
+        "mark",
+        "open",
+        "path",
+        "pool",
+        "port",
+        "slot",
+        "unreachable_until",
+        "weight",
+        "words",
+    )
+
+    def __init__(self, spec: Endpoint, pool: PoolLive, words: memoryview) -> None:
+        self.address = spec.address
+        self.pool = pool
+        self.words = words
+        self.slot = spec.slot
+        self.path, self.host, self.port = split_address(spec.address)
+        self.key = hash_of(spec.address.encode())
+        self.mark = endpoint_mark(spec.address)
+        self.busy = 0
+        self.current = 0.0
+        self.idle: list[Upstream] = []
+        """Connections waiting for work, the last one used at the end."""
+        self.open: set[Upstream] = set()
+        self.unreachable_until = 0.0
+        self.drain: Drain | None = None
+        self.drained_at = 0.0
+        """When this worker heard of the drain: what began until then belongs to it."""
+        self.gone = False
+        """No snapshot lists it any more."""
+        self.adopt(spec)
+
+    def adopt(self, spec: Endpoint) -> None:
+        self.weight = spec.weight
+        if self.drain is None and spec.drain is not None:
+            self.drained_at = time.monotonic()
+        self.drain = spec.drain
+        self.gone = False
+        if self.drain is not None:
+            self.close_idle()
+
+    def begin(self) -> None:
+        self.busy += 1
+        words, slot = self.words, self.slot
+        words[slot + stats.E_REQUESTS] += 1
+        words[slot + stats.E_IN_FLIGHT] += 1
+
+    def end(self) -> None:
+        self.busy -= 1
+        self.words[self.slot + stats.E_IN_FLIGHT] -= 1
+
+    def failed_to_connect(self, now: float) -> None:
+        self.unreachable_until = now + UNREACHABLE_S
+        self.words[self.slot + stats.E_FAILURES] += 1
+        self.words[self.slot + stats.E_UNREACHABLE_MS] = int(self.unreachable_until * 1000)
+        self.pool.suspects.add(self)
+
+    def connected(self) -> None:
+        if self.unreachable_until:
+            self.unreachable_until = 0.0
+            self.words[self.slot + stats.E_UNREACHABLE_MS] = 0
+            self.pool.suspects.discard(self)
+
+    def count_connections(self) -> None:
+        """Bring the gauges of connections up to date; called by the sweep."""
+        words, slot = self.words, self.slot
+        words[slot + stats.E_IDLE] = len(self.idle)
+        words[slot + stats.E_OPEN] = len(self.open)
+
+    @property
+    def keeps_connections(self) -> bool:
+        return self.drain is None and not self.gone and self.pool.drain is None
+
+    def close_idle(self) -> None:
+        idle, self.idle = self.idle, []
+        for connection in idle:
+            connection.close()
+
+
+class PoolLive:
+    __slots__ = (
+        "drain",
+        "drained_at",
+        "endpoints",
+        "epoch",
+        "exposed",
+        "name",
+        "passed",
+        "ready",
+        "release",
+        "service",
+        "slot",
+        "suspects",
+        "weight",
+        "words",
+    )
+
+    def __init__(self, spec: Pool, service: str, words: memoryview) -> None:
+        self.name = spec.name
+        self.service = service
+        self.slot = spec.slot
+        self.words = words
+        self.endpoints: dict[str, EndpointLive] = {}
+        self.suspects: set[EndpointLive] = set()
+        """Endpoints that lately could not be connected to."""
+        self.drain: Drain | None = None
+        self.drained_at = 0.0
+
+    def adopt(self, spec: Pool, service: Service) -> None:
+        self.weight = spec.weight
+        self.epoch = spec.epoch
+        self.release = spec.release
+        was_drained = self.drain is not None
+        self.drain = spec.drain
+        known = self.endpoints
+        self.endpoints = {}
+        for endpoint in spec.endpoints:
+            live = known.pop(endpoint.address, None)
+            if live is None:
+                live = EndpointLive(endpoint, self, self.words)
+            else:
+                live.adopt(endpoint)
+            self.endpoints[endpoint.address] = live
+        for live in known.values():
+            live.gone = True
+            live.close_idle()
+            self.suspects.discard(live)
+        self.ready = [e for e in self.endpoints.values() if e.drain is None]
+        if self.drain is not None and not was_drained:
+            self.drained_at = time.monotonic()
+            for live in self.endpoints.values():
+                live.close_idle()
+        self.passed = b""
+        self.exposed = b""
+        lines = b"X-Turnout-Pool: %b\r\n" % spec.name.encode()
+        if spec.release:
+            lines += b"X-Turnout-Release: %b\r\n" % spec.release.encode()
+        if service.pass_pool:
+            self.passed = lines
+        if service.expose_pool:
+            self.exposed = lines
+
+    def available(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
+        """Endpoints that may get a request: not draining, not tried, not just found unreachable."""
+        if not self.suspects and tried is None:
+            return self.ready
+        return [
+            e
+            for e in self.ready
+            if e.unreachable_until <= now and (tried is None or e not in tried)
+        ]
+
+    def untried(self, tried: set[EndpointLive] | None) -> list[EndpointLive]:
+        """Every endpoint that is not draining and was not tried, reachable or not."""
+        if tried is None:
+            return self.ready
+        return [e for e in self.ready if e not in tried]
+
+
+class ServiceLive:
+    """A service as the requests of one snapshot see it; sequence and balance carry on."""
+
+    __slots__ = (
+        "balancer",
+        "cookie",
+        "header",
+        "key",
+        "pools",
+        "sequence",
+        "spec",
+        "split",
+    )
+
+    def __init__(self, spec: Service, pools: list[PoolLive], before: ServiceLive | None) -> None:
+        self.spec = spec
+        self.pools = pools
+        self.split = Split([p.weight for p in spec.pools] or [WHOLE], spec.offset)
+        self.sequence = before.sequence if before else Sequence(random.randrange(WHOLE))
+        self.balancer: Balancer = (
+            before.balancer
+            if before and before.spec.balance == spec.balance
+            else balancer(spec.balance, random.random)
+        )
+        sticky = spec.sticky
+        self.cookie = StickyCookie(spec.name, sticky) if sticky.by == "cookie" else None
+        if before is not None and before.spec.sticky == sticky:
+            self.cookie = before.cookie
+        self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
+        self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
+
+    def pool(self, name: str) -> PoolLive | None:
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        return None
+
+
+class Table:
+    """Routes to services, of one revision."""
+
+    __slots__ = ("revision", "router", "services")
+
+    def __init__(self, revision: int, router: Router, services: list[ServiceLive]) -> None:
+        self.revision = revision
+        self.router = router
+        self.services = services
+
+    def find(self, host: bytes, target: bytes) -> ServiceLive | None:
+        index = self.router.find(host, target)
+        return None if index < 0 else self.services[index]
+
+
+class Live:
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self._pools: dict[tuple[str, str], PoolLive] = {}
+        self._services: dict[str, ServiceLive] = {}
+
+    def apply(self, snapshot: Snapshot) -> Table:
+        """The table of `snapshot`; pools and endpoints it still lists keep all they have."""
+        before, self._pools = self._pools, {}
+        services = {}
+        for spec in snapshot.services:
+            pools = [self._adopt(pool, spec, before) for pool in spec.pools]
+            services[spec.name] = ServiceLive(spec, pools, self._services.get(spec.name))
+        for pool in before.values():
+            for endpoint in pool.endpoints.values():
+                endpoint.gone = True
+                endpoint.close_idle()
+        self._services = services
+        ordered = list(services.values())
+        router = Router(
+            (route, index) for index, s in enumerate(ordered) for route in s.spec.routes
+        )
+        return Table(snapshot.revision, router, ordered)
+
+    def _adopt(
+        self, spec: Pool, service: Service, before: dict[tuple[str, str], PoolLive]
+    ) -> PoolLive:
+        key = (service.name, spec.name)
+        pool = before.pop(key, None)
+        if pool is None:
+            pool = PoolLive(spec, service.name, self._words)
+        pool.adopt(spec, service)
+        self._pools[key] = pool
+        return pool
+
+    def endpoints(self) -> list[EndpointLive]:
+        return [e for pool in self._pools.values() for e in pool.endpoints.values()]
+
+
+def split_address(address: str) -> tuple[str, str, int]:
+    """`unix:/path` -> (path, "", 0); `host:port` and `[v6]:port` -> ("", host, port)."""
+    if address.startswith("unix:"):
+        return address[5:], "", 0
+    host, _, port = address.rpartition(":")
+    return "", host.strip("[]"), int(port)

@@ -1,0 +1,199 @@
+"""One worker's data plane: the table in force, the listeners, the connections, the sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxy import stats
+from proxy.clock import Clock, SystemClock
+from proxy.dataplane.access_log import AccessLogWriter
+from proxy.dataplane.deadlines import CoarseClock, Sweeper
+from proxy.dataplane.downstream import Downstream
+from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.forwarding import RequestIds
+from proxy.dataplane.listener import ListenerLive
+from proxy.dataplane.live import Live, Table
+from proxy.errors import Fault
+from proxy.model import AccessLog, Snapshot
+from proxy.policy.routing import Router
+from proxy.tasks import Report
+
+MAX_ITEMS = 1000
+
+
+class Plane:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        words: memoryview,
+        *,
+        workers: int,
+        report: Report,
+        note: Callable[[Exchange, Fault, str], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.words = words
+        self.workers = workers
+        self.report = report
+        self.note = note
+        self.clock = CoarseClock(clock or SystemClock())
+        self.ids = RequestIds(secrets.randbits(128))
+        self.table = Table(0, Router(()), [])
+        self.connections: set[Downstream] = set()
+        self.access_log: AccessLogWriter | None = None
+        self.is_stopping = False
+        self._live = Live(words)
+        self._listeners: dict[str, ListenerLive] = {}
+        self._leaving: list[ListenerLive] = []
+        self._log_spec = AccessLog(path="off")
+        self._sweeper = Sweeper(loop, self.clock, self._sweep)
+        self._emptied: asyncio.Event = asyncio.Event()
+
+    # ---- changes ----
+
+    async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> None:
+        """Obey a snapshot; `sockets` are the listening sockets by the listener's address."""
+        if snapshot.revision < self.table.revision:
+            return
+        self.clock.tick()
+        self._apply_log(snapshot.access_log)
+        self.table = self._live.apply(snapshot)
+        self.words[stats.W_REVISION] = snapshot.revision
+        wanted = {spec.bind for spec in snapshot.listeners}
+        for bind in [b for b in self._listeners if b not in wanted]:
+            self._close_listener(bind)
+        for spec in snapshot.listeners:
+            known = self._listeners.get(spec.bind)
+            if known is not None:
+                known.adopt(spec)
+            elif spec.bind in sockets:
+                listener = ListenerLive(self, spec, self.words, self.workers)
+                self._listeners[spec.bind] = listener
+                await listener.listen(sockets[spec.bind])
+        self._sweeper.stop()
+        self._sweeper.start()
+
+    def _close_listener(self, bind: str) -> None:
+        listener = self._listeners.pop(bind)
+        listener.stop_listening()
+        self._leaving.append(listener)
+        for connection in list(self.connections):
+            if connection.listener is listener:
+                connection.rest()
+
+    def _apply_log(self, spec: AccessLog) -> None:
+        if spec == self._log_spec:
+            return
+        before, self.access_log = self.access_log, None
+        if before is not None:
+            before.close()
+        if spec.path != "off":
+            self.access_log = AccessLogWriter(spec, self.words)
+        self._log_spec = spec
+
+    # ---- the end ----
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, let what is in flight finish for `grace_s`, then cut."""
+        self.is_stopping = True
+        for bind in list(self._listeners):
+            self._close_listener(bind)
+        for connection in list(self.connections):
+            connection.rest()
+        if self.connections:
+            self._emptied.clear()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._emptied.wait()
+            except TimeoutError:
+                pass
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut everything that is left."""
+        self._sweeper.stop()
+        for connection in list(self.connections):
+            if connection.current is not None:
+                connection.current.cut()
+            connection.abort()
+        for endpoint in self._live.endpoints():
+            endpoint.close_idle()
+        if self.access_log is not None:
+            self.access_log.close()
+            self.access_log = None
+
+    # ---- connections ----
+
+    def forget(self, connection: Downstream) -> None:
+        if connection in self.connections:
+            self.connections.discard(connection)
+            connection.listener.left()
+            if not self.connections:
+                self._emptied.set()
+
+    def in_flight(self, service: str, pool: str | None) -> list[dict[str, Any]]:
+        """What is in flight on a service, oldest first."""
+        now = time.monotonic()
+        found = [
+            exchange
+            for connection in self.connections
+            if (exchange := connection.current) is not None
+            and exchange.pool is not None
+            and exchange.endpoint is not None
+            and exchange.pool.service == service
+            and (pool is None or exchange.pool.name == pool)
+        ]
+        found.sort(key=lambda exchange: exchange.started)
+        return [_item(exchange, now) for exchange in found[:MAX_ITEMS]]
+
+    def _sweep(self, now: float) -> None:
+        states: Counter[tuple[ListenerLive, int]] = Counter()
+        for connection in list(self.connections):
+            connection.sweep(now)
+            current = connection.current
+            if current is None:
+                state = stats.L_IDLE
+            elif current.kind == stats.TUNNEL:
+                state = stats.L_TUNNEL
+            else:
+                state = stats.L_ACTIVE
+            states[connection.listener, state] += 1
+        for listener in (*self._listeners.values(), *self._leaving):
+            listener.gauge(
+                states[listener, stats.L_ACTIVE],
+                states[listener, stats.L_IDLE],
+                states[listener, stats.L_TUNNEL],
+            )
+        self._leaving = [listener for listener in self._leaving if listener.open]
+        self._sweep_upstreams(now)
+        self.words[stats.W_HEARTBEAT_MS] = int(now * 1000)
+
+    def _sweep_upstreams(self, now: float) -> None:
+        for service in self.table.services:
+            idle_s = service.spec.timeouts.upstream_idle_s
+            for pool in service.pools:
+                for endpoint in pool.endpoints.values():
+                    for connection in list(endpoint.idle):
+                        connection.sweep(now, idle_s)
+                    endpoint.count_connections()
+                for endpoint in [e for e in pool.suspects if e.unreachable_until <= now]:
+                    pool.suspects.discard(endpoint)
+
+
+def _item(exchange: Exchange, now: float) -> dict[str, Any]:
+    pool, endpoint, head = exchange.pool, exchange.endpoint, exchange.head
+    path = head.target.partition(b"?")[0][:200].decode("latin-1")
+    return {
+        "kind": stats.CLASSES[exchange.kind],
+        "age_s": round(now - exchange.started, 3),
+        "pool": pool.name if pool is not None else "",
+        "endpoint": endpoint.address if endpoint is not None else "",
+        "route": f"{head.method.decode('latin-1')} {path}",
+        "request_id": exchange.request_id.decode("latin-1"),
+    }

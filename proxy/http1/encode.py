@@ -1,0 +1,88 @@
+"""Heads and chunks to bytes: what the proxy writes to endpoints and to clients."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from proxy.http1.headers import CRLF, Fields
+from proxy.http1.message import RequestHead, ResponseHead
+
+VIA = b"Via: 1.1 turnout\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CLOSE = b"Connection: close\r\n"
+KEEP_ALIVE = b"Connection: keep-alive\r\n"
+CONTINUE = b"Expect: 100-continue\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+_MAX_LINES = 1024
+_lines: dict[tuple[int, bytes], bytes] = {}
+
+
+def status_line(status: int, reason: bytes) -> bytes:
+    """`HTTP/1.1 200 OK\\r\\n`; remembered, for there are few."""
+    line = _lines.get((status, reason))
+    if line is None:
+        if len(_lines) >= _MAX_LINES:  # reasons come from endpoints
+            _lines.clear()
+        line = _lines[status, reason] = b"HTTP/1.1 %d %b\r\n" % (status, reason)
+    return line
+
+
+def reason_of(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Unknown"
+
+
+def request_head(head: RequestHead, cookie: bytes | None, added: bytes) -> bytes:
+    """The head for an endpoint; `added` are whole lines: forwarding, ids, the pool."""
+    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.host, CRLF]
+    parts += head.fields
+    if cookie:
+        parts += (b"Cookie: ", cookie, CRLF)
+    length = head.length
+    if length > 0:
+        parts.append(b"Content-Length: %d\r\n" % length)
+    elif length < 0:
+        parts.append(CHUNKED)
+    special = head.special
+    if special is not None:
+        if length == 0 and b"content-length" in special:
+            parts.append(b"Content-Length: 0\r\n")
+        if head.expect:
+            parts.append(CONTINUE)
+        if head.upgrade is not None:
+            parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, CRLF)
+    parts += (added, VIA, CRLF)
+    return b"".join(parts)
+
+
+def interim_head(head: ResponseHead) -> bytes:
+    """An interim answer (1xx but 101), passed on."""
+    return b"".join((status_line(head.status, head.reason), *head.fields, CRLF))
+
+
+def upgrade_head(head: ResponseHead) -> bytes:
+    """The 101 that begins a tunnel."""
+    return b"".join(
+        (
+            status_line(101, head.reason),
+            *head.fields,
+            b"Connection: Upgrade\r\nUpgrade: ",
+            head.upgrade or b"",
+            CRLF,
+            VIA,
+            CRLF,
+        )
+    )
+
+
+def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    return b"%x\r\n" % len(data), data, CRLF
+
+
+def last_chunk(trailers: Fields | None) -> bytes:
+    if not trailers:
+        return LAST_CHUNK
+    return b"".join((b"0\r\n", *trailers, CRLF))
