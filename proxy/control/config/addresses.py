@@ -59,10 +59,11 @@ def route_path(value: Any) -> str:
     """A path prefix; it ends at a segment's border, so a closing slash is not kept."""
     expected = "a path such as / or /api"
     path = text(value, expected)
+    bare = re.split(r"[?#]", path)[0]
     if not path.startswith("/"):
-        raise Wrong(f"is {quoted(path)}", expected + ", beginning with a slash", f"/{path}")
-    if cut := re.search(r"[?#]", path):
-        raise Wrong(f"has a query or fragment: {quoted(path)}", expected, path[: cut.start()])
+        raise Wrong(f"is {quoted(path)}", expected + ", beginning with a slash", f"/{bare}")
+    if bare != path:
+        raise Wrong(f"has a query or fragment: {quoted(path)}", expected, bare)
     if not re.fullmatch(r"[!-~]+", path):
         raise Wrong(f"has a character that must be percent-encoded: {quoted(path)}", expected)
     return path.rstrip("/") or "/"

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything that is wrong between the keys of the file."""
+    yield from _at_least_one(("listeners",), tree.get("listeners"))
     yield from _binds(tree)
     yield from _admin(_mapping(tree, "admin"))
     yield from _routes(_mapping(tree, "services"))
@@ -35,11 +36,17 @@ def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _at_least_one((*path, "routes"), service.get("routes"))
     yield from _pools(path, service)
     yield from _active(path, service)
     yield from _weights(path, service)
     yield from _sticky((*path, "sticky"), _mapping(service, "sticky"))
     yield from _cookies(path, service)
+
+
+def _at_least_one(path: Path, value: Any) -> Iterator[Finding]:
+    if value == []:
+        yield Finding(path=path, what="is empty", expected="at least one")
 
 
 def _binds(tree: Mapping[str, Any]) -> Iterator[Finding]:

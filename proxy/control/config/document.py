@@ -255,7 +255,7 @@ def _explain(error: yaml.MarkedYAMLError, before: str, rest: str) -> tuple[str, 
     if rest[:1] in {"@", "`", "%"} and isinstance(error, yaml.scanner.ScannerError):
         return f"a value cannot begin with {rest[0]}", "it in quotes"
     if "alias" in f"{error.context} {error.problem}":
-        return f"is no YAML: {error.problem}", "a value that begins with * in quotes"
+        return "a value that begins with * refers to an anchor, and this one to none", "quotes"
     if error.context == "expected a single document in the stream":
         return "a second document begins here", "one document"
     context = f" {error.context}" if error.context else ""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from proxy.control.config.problem import Finding, Path, Wrong, either, nearest, quoted
+from proxy.control.config.problem import Finding, Path, Wrong, either, nearest
 from proxy.control.config.schema import Config, Kind, Section
 from proxy.control.config.values import kind_of
 
@@ -40,8 +40,6 @@ def _finding(detail: ErrorDetails) -> Finding:
             what="is missing",
             expected=kind_of_field(fields_at(path[:-1])[str(path[-1])]),
         )
-    if kind == "too_short":
-        return Finding(path=path, what="is empty", expected="at least one")
     if kind in _STRUCTURE:
         return Finding(path=path, what=f"is {kind_of(detail['input'])}", expected=_STRUCTURE[kind])
     return _of_wrong(path, detail)
@@ -65,7 +63,7 @@ def _unknown_key(path: Path) -> Finding:
     meant = nearest(str(path[-1]), known)
     return Finding(
         path=path,
-        what=f"unknown key {quoted(str(path[-1]))}",
+        what="unknown key",
         expected="" if meant else either(known),
         suggestion=meant,
         at_key=True,
@@ -82,8 +80,19 @@ def fields_at(path: Path) -> dict[str, FieldInfo]:
 
 
 def fields_of(section: type[Section]) -> dict[str, FieldInfo]:
-    """The section's fields by the key they have in the file."""
-    return {field.alias or name: field for name, field in section.model_fields.items()}
+    """The section's fields by the key they have in the file, its own before inherited ones."""
+    inherited = getattr(section.__base__, "model_fields", {})
+    fields = sorted(section.model_fields.items(), key=lambda item: item[0] in inherited)
+    return {field.alias or name: field for name, field in fields}
+
+
+def section_of(field: FieldInfo) -> tuple[str, type[Section]] | None:
+    """The section behind a key, and how its path goes on: ``, `[]` or `.NAME`."""
+    suffix, kind = "", _bare(field.annotation)
+    if get_origin(kind) in {tuple, dict}:
+        suffix = "[]" if get_origin(kind) is tuple else ".NAME"
+        kind = _bare(_inside(kind, 0))
+    return (suffix, kind) if _is_section(kind) else None
 
 
 def kind_of_field(field: FieldInfo) -> str:

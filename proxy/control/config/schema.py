@@ -66,6 +66,7 @@ def _empty_is_none(value: Any) -> str | None:
 
 
 _written_duration = PlainSerializer(values.duration_text, when_used="json")
+_written_size = PlainSerializer(values.size_text, when_used="json")
 _hidden = PlainSerializer(_hide, when_used="json")
 
 Duration = Annotated[
@@ -90,8 +91,8 @@ _size_schema = WithJsonSchema(
         ]
     }
 )
-Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _size_schema]
-PositiveSize = Annotated[int, Kind("a size"), BeforeValidator(values.positive_size), _size_schema]
+Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _written_size, _size_schema]
+PositiveSize = Annotated[int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema]
 Percent = Annotated[
     int,
     Kind("a percentage"),
@@ -262,7 +263,10 @@ class EndpointConfig(Section):
 
 
 def _endpoint(value: Any) -> Any:
-    return value if isinstance(value, dict) else {"address": value}
+    """What is wrong with a plain address is wrong with the list's item, not with a key in it."""
+    if isinstance(value, dict):
+        return value
+    return EndpointConfig.model_construct(address=addresses.address(value))
 
 
 _endpoint_schema = {
@@ -434,7 +438,7 @@ class ServiceConfig(ServiceDefaults):
     routes: tuple[RouteConfig, ...] = Field(
         description="Which requests belong to the service. The most specific host wins, "
         "then the longest path.",
-        min_length=1,
+        json_schema_extra={"minItems": 1},
     )
     pools: dict[Key, PoolConfig] = Field(
         description="One or two pools by name, usually `blue` and `green`.",
@@ -462,7 +466,7 @@ class Config(Section):
 
     listeners: tuple[ListenerConfig, ...] = Field(
         description="Addresses that clients connect to; at least one.",
-        min_length=1,
+        json_schema_extra={"minItems": 1},
     )
     admin: AdminConfig = Field(
         default=AdminConfig(), description="The admin API, with health and metrics."

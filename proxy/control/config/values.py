@@ -150,6 +150,12 @@ def positive_size(value: Any) -> int:
     return count
 
 
+def size_text(count: int) -> str:
+    """The size as one writes it: `0`, `1500`, `64KiB`."""
+    units = [unit for unit in ("TiB", "GiB", "MiB", "KiB") if count and count % _UNITS[unit] == 0]
+    return f"{count // _UNITS[units[0]]}{units[0]}" if units else str(count)
+
+
 def percent(value: Any) -> int:
     """Hundredths of a percent of `90`, `12.5`, `0.05`."""
     expected = "a percentage from 0 to 100, such as 90 or 12.5"
