@@ -523,6 +523,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Turnout configuration",
         **_without_titles(body),
+        "description": "The configuration file of Turnout, a traffic-splitting reverse proxy.",
     }
 
 
