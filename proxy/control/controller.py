@@ -10,6 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -78,10 +79,8 @@ class Controller:
         self._lock = asyncio.Lock()
         # Changes.
         store = Store(Path(loaded.config.state))
-        self._ledger = Ledger(
-            Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock
-        )
-        self._upkeep = Upkeep(self._ledger, self._lock)
+        self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
+        self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()
@@ -100,9 +99,7 @@ class Controller:
         """
         async with self._lock:
             await self._restore()
-        self._background.append(
-            spawn(self._upkeep.run(), name="control upkeep", report=_report)
-        )
+        self._background.append(spawn(self._upkeep.run(), name="control upkeep", report=_report))
         if self._watch_file:
             path, seen = Path(self._loaded.path), self._loaded.sha256
             watch = ConfigWatch(path, seen, self._file_changed)
@@ -263,9 +260,7 @@ class Controller:
             target = verbs.rollback_target(state)
             if not force:
                 await self._check_ready(state, target, beside=None)
-            await self._commit(
-                name, verbs.rollback(state, self._author(who, reason), force=force)
-            )
+            await self._commit(name, verbs.rollback(state, self._author(who, reason), force=force))
             return self.service(name)
 
         return await self._change(work)
@@ -337,7 +332,8 @@ class Controller:
                 break
             await asyncio.sleep(min(DRAIN_POLL_S, max(0.0, until - loop.time())))
         if not running:
-            await self._upkeep.tick()  # so that the record of its end is there, too
+            with suppress(Refusal):  # the record of its end will then be written later
+                await self._upkeep.tick()
             found = self._subjects(name)
         subject = found[0] if found else last
         return await self._drain_view(name, subject) if subject else None

@@ -14,6 +14,8 @@ from proxy.stats import CLASSES
 
 View = dict[str, Any]
 
+MOST_SHOWN = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -30,8 +32,7 @@ def subjects(state: ServiceState) -> list[Subject]:
     Running drains before ended ones, later ones before earlier, pools before endpoints.
     """
     found = [
-        Subject(pool=pool, endpoint=None, drain=drain)
-        for pool, drain in state.pool_drains.items()
+        Subject(pool=pool, endpoint=None, drain=drain) for pool, drain in state.pool_drains.items()
     ]
     for by_endpoint in (state.endpoint_drains, state.leaving):
         found.extend(
@@ -71,9 +72,7 @@ def drain_view(
     """The drain object; `items` are exchanges in flight in the subject, when they were asked for."""
     drain, seen = subject.drain, list(items)
     remaining = _remaining(state, subject, gauges, seen) if drain.is_running else (0, 0, 0)
-    cut = (
-        gauges.cut_since(state.name, subject.pool, drain.since) if drain.is_running else drain.cut
-    )
+    cut = gauges.cut_since(state.name, subject.pool, drain.since) if drain.is_running else drain.cut
     keeps_bound = rules if subject.endpoint is None else DrainRules()
     left = sum(remaining)
     is_done = not drain.is_running or (
@@ -88,7 +87,7 @@ def drain_view(
         "streams_left_s": _left(drain.streams_by, now, drain),
         "remaining": dict(zip(CLASSES, remaining, strict=True)),
         "cut": dict(zip(CLASSES, cut, strict=True)),
-        "items": [_item(each) for each in seen] if drain.is_running else [],
+        "items": [_item(each) for each in seen[:MOST_SHOWN]] if drain.is_running else [],
         "done": is_done,
         "endpoints": _endpoints(state, subject, gauges),
     }
@@ -109,9 +108,8 @@ def _remaining(
         return gauges.pool(state.name, subject.pool)
     total = gauges.endpoint(state.name, subject.pool, subject.endpoint)
     by_class = [sum(each.kind == name for each in seen) for name in CLASSES]
-    if sum(by_class) > total:  # some have ended since they were listed
-        return (total, 0, 0)
-    by_class[0] += total - sum(by_class)
+    # Some may have begun or ended since they were listed: most likely requests.
+    by_class[0] = max(0, by_class[0] + total - sum(by_class))
     return tuple(by_class)
 
 
@@ -122,7 +120,7 @@ def _endpoints(state: ServiceState, subject: Subject, gauges: Gauges) -> list[Vi
     listed = (
         [address for pool, address in state.listed() if pool == subject.pool]
         if subject.endpoint is None
-        else [address for address in own]
+        else list(own)
     )
     return [
         {

@@ -114,22 +114,16 @@ def _already(state: ServiceState, pool: str, address: str) -> Draining | None:
 
 
 def drain(
-    state: ServiceState,
-    pool: str | None,
-    endpoint: str | None,
-    rules: DrainRules,
-    author: Author,
+    state: ServiceState, pool: str, endpoint: str | None, rules: DrainRules, author: Author
 ) -> Change:
-    """Drain a pool or an endpoint by hand; without a pool, the idle one. Joins a running drain."""
-    pool = _named(state, pool, endpoint)
+    """Drain a pool or an endpoint by hand; no decision when it joins a drain that runs already."""
     if endpoint is None:
         return _drain_pool(state, pool, rules, author)
     return _drain_endpoint(state, pool, endpoint, rules, author)
 
 
-def undo(state: ServiceState, pool: str | None, endpoint: str | None, author: Author) -> Change:
+def undo(state: ServiceState, pool: str, endpoint: str | None, author: Author) -> Change:
     """Lift a drain: what it has not ended yet may go on, and new traffic may come."""
-    pool = _named(state, pool, endpoint)
     if endpoint is None:
         if pool not in state.pool_drains:
             raise Refused(f"{pool} is not draining")
@@ -144,7 +138,8 @@ def undo(state: ServiceState, pool: str | None, endpoint: str | None, author: Au
     return Change(state=after, decisions=(_drain_record(state, pool, endpoint, author, why),))
 
 
-def _named(state: ServiceState, pool: str | None, endpoint: str | None) -> str:
+def named(state: ServiceState, pool: str | None, endpoint: str | None) -> str:
+    """The pool a drain is about: without a name, the idle one."""
     if pool is None:
         return _idle_pool(state)
     if pool not in state.pools:

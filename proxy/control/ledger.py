@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from proxy.control import snapshot as snapshots
 from proxy.control.drain_view import subjects
 from proxy.control.fleet import Fleet
 from proxy.control.gauges import FleetGauges
-from proxy.control.keys import Ring
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment
@@ -40,7 +39,9 @@ class BindProblems(Exception):  # noqa: N818  (a refusal of the system, not of o
 class Ledger:
     """What is in force, and the only way to change it. Its user makes one change at a time."""
 
-    def __init__(self, setup: Setup, store: Store, fleet: Fleet, book: SlotBook, clock: Clock):
+    def __init__(
+        self, setup: Setup, store: Store, fleet: Fleet, book: SlotBook, clock: Clock
+    ) -> None:
         # Fixed.
         self.fleet = fleet
         self.book = book
@@ -87,9 +88,7 @@ class Ledger:
                 states=_differing(before.states, after.states),
                 rings=_differing(before.rings, after.rings),
                 secret=secret,
-                decisions=[
-                    each.record(at=at, revision=after.revision) for each in step.decisions
-                ],
+                decisions=[each.record(at=at, revision=after.revision) for each in step.decisions],
             )
         )
         self._watch_drains(after.states)
@@ -105,10 +104,10 @@ class Ledger:
         try:
             async with asyncio.timeout(APPLY_S):
                 await self.fleet.apply(self.snapshot)
-        except Exception as error:  # noqa: BLE001  (the change is made; the workers must follow)
+        except Exception as error:
             detail = str(error) or type(error).__name__
             self.apply_problem = f"revision {self.snapshot.revision} is not applied: {detail}"
-            log.error("apply_failed", revision=self.snapshot.revision, error=detail)
+            log.exception("apply_failed", revision=self.snapshot.revision)
         else:
             self.apply_problem = None
 
@@ -151,9 +150,7 @@ def _numbered(before: Setup, step: Step) -> Setup:
     return replace(step.setup, states=states, revision=revision)
 
 
-def _differing(
-    before: Mapping[str, Any], after: Mapping[str, Any]
-) -> dict[str, Any]:
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is new or other, and None for what is gone."""
     gone = dict.fromkeys(name for name in before if name not in after)
     return {name: value for name, value in after.items() if value != before.get(name)} | gone

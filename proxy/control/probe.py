@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
-from proxy.control.address import HostPort, UnixPath, parse
 from proxy.tasks import Report, spawn
 
 Probe = Callable[[str], Awaitable[str | None]]
@@ -19,7 +18,7 @@ async def probe_connect(address: str) -> str | None:
     """Open a TCP or unix connection and close it again."""
     try:
         async with asyncio.timeout(PROBE_S):
-            writer = await _connect(parse(address))
+            writer = await _connect(address)
     except TimeoutError:
         return f"no connection within {PROBE_S:g} s"
     except (OSError, ValueError) as error:
@@ -53,11 +52,12 @@ async def _ask(probe: Probe, address: str) -> str | None:
     return await probe(address)
 
 
-async def _connect(target: HostPort | UnixPath) -> asyncio.StreamWriter:
-    if isinstance(target, UnixPath):
-        _, writer = await asyncio.open_unix_connection(target.path)
+async def _connect(address: str) -> asyncio.StreamWriter:
+    if address.startswith("unix:"):
+        _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
     else:
-        _, writer = await asyncio.open_connection(target.host, target.port)
+        host, _, port = address.rpartition(":")
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     return writer
 
 

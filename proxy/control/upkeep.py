@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
 from proxy.control import drains, verbs
-from proxy.control.declared import drain_rules
+from proxy.control.config.schema import ServiceConfig
 from proxy.control.decision import Decision
+from proxy.control.declared import drain_rules
 from proxy.control.ledger import Ledger
 from proxy.control.refusal import Refusal
 from proxy.control.setup import Step
@@ -26,8 +27,9 @@ log = structlog.get_logger("turnout.control")
 class Upkeep:
     """Looks at the ledger from time to time and commits, in turn with everybody else."""
 
-    def __init__(self, ledger: Ledger, lock: asyncio.Lock) -> None:
+    def __init__(self, ledger: Ledger, lock: asyncio.Lock, draw_offset: Callable[[], int]) -> None:
         self._ledger = ledger
+        self._draw_offset = draw_offset
         self._lock = lock
         self._woken = asyncio.Event()
 
@@ -44,9 +46,9 @@ class Upkeep:
                 await self.tick()
                 pause = self._next_pause()
             except Refusal as refusal:
-                log.error("upkeep_put_off", detail=refusal.detail)
+                log.warning("upkeep_put_off", detail=refusal.detail)
                 pause = RETRY_S
-            except Exception:  # noqa: BLE001  (drains must go on ending, whatever one tick met)
+            except Exception:
                 log.exception("upkeep_failed")
                 pause = RETRY_S
 
@@ -90,7 +92,7 @@ class Upkeep:
         rules = drain_rules(self._ledger.setup.services[state.name])
         records: tuple[Decision, ...] = ()
         if expired := verbs.expire(state, now):
-            after = drains.settle(state, expired.state, rules, now=now, offset=state.offset)
+            after = drains.settle(state, expired.state, rules, now=now, offset=self._draw_offset())
             state, records = after, expired.decisions
         if finished := drains.finish(state, rules, self._ledger.gauges, now):
             state, records = finished.state, (*records, *finished.decisions)
@@ -116,5 +118,7 @@ class Upkeep:
         return None
 
 
-def _only(services: Mapping[str, object], states: Mapping[str, object]) -> dict[str, object]:
+def _only(
+    services: Mapping[str, ServiceConfig], states: Mapping[str, ServiceState]
+) -> dict[str, ServiceConfig]:
     return {name: service for name, service in services.items() if name in states}

@@ -6,13 +6,13 @@ of the buckets follow from the change afterwards, in `drains.settle`, whoever ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from proxy.control import address as addresses
 from proxy.control.decision import Author, Decision, because
-from proxy.control.percent import Shares, everything_to, in_words, percents, without_zeros
+from proxy.control.percent import Shares, everything_to, in_words, percent, percents, without_zeros
 from proxy.control.refusal import Invalid, NotFound, Refused
 from proxy.control.state import (
     Change,
@@ -255,19 +255,20 @@ def _check_filling(state: ServiceState, pool: str, filling: Filling) -> None:
     seen: set[str] = set()
     for index, member in enumerate(filling.members):
         key = f"endpoints[{index}]"
-        try:
-            addresses.parse(member.address)
-        except ValueError as error:
-            raise Invalid(f"{key}: {error}") from None
         if member.address in seen:
             raise Invalid(f"{key}: {member.address} is listed twice")
         if member.weight < 1:
             raise Invalid(f"{key}: weight {member.weight} (expected 1 or more)")
         seen.add(member.address)
-    share = state.shares[pool]
-    if not filling.members and share:
-        carried = in_words({pool: share})
-        raise Refused(f"{state.name} has {carried}: move its traffic before it is emptied")
+    if filling.members:
+        return
+    if share := state.shares[pool]:
+        raise Refused(
+            f"{pool} carries {percent(share)} % of {state.name}; move its traffic before it is emptied"
+        )
+    later = expire(state, math.inf)
+    if later and later.state.shares[pool]:
+        raise Refused(f"{pool} gets traffic again when the time of the present weights is over")
 
 
 def _no_endpoint(state: ServiceState, pool: str) -> str:

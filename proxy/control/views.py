@@ -60,7 +60,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
         },
         "rollout": None,
         "guard": {"mode": "off"},
-        "pools": {pool.name: _pool(pool, gaze) for pool in service.pools},
+        "pools": {pool.name: _pool(pool, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
         "lockout": None,
         "overrides": overrides(state),
@@ -70,14 +70,18 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
     }
 
 
-def _pool(pool: Pool, gaze: Gaze) -> View:
+def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
+    leaving = state.leaving.get(pool.name, {})
     in_flight = gaze.totals.gauges(pool.slot + P_IN_FLIGHT, len(CLASSES))
     return {
         "release": pool.release,
         "weight": percent(pool.weight),
         "draining": pool.drain is not None,
         "in_flight": dict(zip(CLASSES, in_flight, strict=True)),
-        "endpoints": [_endpoint(pool, each, gaze) for each in pool.endpoints],
+        "endpoints": [
+            _endpoint(pool, each, gaze) | {"leaving": each.address in leaving}
+            for each in pool.endpoints
+        ],
     }
 
 

@@ -19,13 +19,16 @@ QUIET_MS = 100
 
 
 class ConfigWatch:
-    """Calls `on_change` whenever the file's content is another than the last one seen."""
+    """Calls `on_change` whenever the file's content is another than the last one seen.
+
+    Until `on_change` returns True the content counts as not seen, and is offered again.
+    """
 
     def __init__(
         self,
         path: Path,
         seen: str | None,
-        on_change: Callable[[], Awaitable[object]],
+        on_change: Callable[[], Awaitable[bool]],
         *,
         poll_s: float = POLL_S,
     ) -> None:
@@ -48,8 +51,7 @@ class ConfigWatch:
     async def _compare(self) -> None:
         digest = await asyncio.to_thread(digest_of, self._path)
         if digest != self._seen:
-            self._seen = digest
-            await self._on_change()
+            self._seen = digest if await self._on_change() else self._seen
 
     def _ticks(self) -> AsyncIterator[object]:
         return awatch(

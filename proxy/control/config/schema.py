@@ -92,7 +92,9 @@ _size_schema = WithJsonSchema(
     }
 )
 Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _written_size, _size_schema]
-PositiveSize = Annotated[int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema]
+PositiveSize = Annotated[
+    int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema
+]
 Percent = Annotated[
     int,
     Kind("a percentage"),
