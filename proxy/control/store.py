@@ -232,12 +232,16 @@ _NOT_DAMAGE = frozenset(
 
 
 def _load(connection: sqlite3.Connection) -> Stored:
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if found and "meta" not in found:
+        raise _DamagedError("it belongs to another program")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise _DamagedError(verdict)
-    _make_tables(connection)
+    if not found:
+        _make_tables(connection)
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if meta.get("format") != FORMAT:
         raise _DamagedError(f"format {meta.get('format')}, expected {FORMAT}")
@@ -254,11 +258,6 @@ def _load(connection: sqlite3.Connection) -> Stored:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if found:
-        if "meta" not in found:
-            raise _DamagedError("it belongs to another program")
-        return
     connection.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
         connection.execute(statement)

@@ -62,7 +62,6 @@ class ConfigWatch:
             rust_timeout=int(self._poll_s * 1000),
             yield_on_timeout=True,
             recursive=False,
-            raise_interrupt=False,
         )
 
     def _directories(self) -> set[Path]:
