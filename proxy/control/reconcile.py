@@ -27,11 +27,13 @@ T = TypeVar("T")
 BY_FILE = "file"
 
 
-def begin(name: str, declared: Declared, *, after: ServiceState | None = None) -> Change:
-    """Begin a service that the file has and we did not; `after` is its former life, still leaving."""
-    state = ServiceState(name=name, file=declared, epochs=after.epochs if after else {})
+def begin(
+    name: str, declared: Declared, *, after: ServiceState | None = None, offset: int = 0
+) -> Change:
+    """Begin a service that is new in the file; `after` is its former life, still leaving."""
+    state = ServiceState(name=name, file=declared, offset=offset)
     if after is not None:
-        state = replace(state, leaving=after.leaving)
+        state = replace(state, leaving=after.leaving, epochs=after.epochs)
     return Change(state=state, decisions=(_record(name, "service", None, declared.active, _ADDED),))
 
 

@@ -84,7 +84,7 @@ def _with(
     state: ServiceState | None, name: str, service: ServiceConfig, around: Circumstances
 ) -> tuple[ServiceState, tuple[Decision, ...]]:
     if state is None or state.is_removed:
-        change = reconcile.begin(name, declared(service), after=state)
+        change = reconcile.begin(name, declared(service), after=state, offset=around.draw_offset())
     else:
         change = reconcile.reconcile_file(state, declared(service))
     return _settled(state or change.state, change, service, around)

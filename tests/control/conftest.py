@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from proxy.stats import (
     SlotTable,
     Totals,
 )
+from proxy.tasks import Report
 
 BLUE = ("127.0.0.1:9001", "127.0.0.1:9002")
 GREEN = ("127.0.0.1:9101",)
@@ -45,6 +48,31 @@ services:
     active: blue
     drain: {{requests: 30s, streams: 5m, spread: 10s}}
 """
+
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what will be so soon; TimeoutError after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (counters and files set no event)
+            await asyncio.sleep(0.01)
+
+
+def print_failure(name: str, error: BaseException) -> None:
+    """For tasks of tests: pytest shows it beside the failure it leads to."""
+    sys.stderr.write(f"{name} failed: {error!r}\n")
+
+
+@pytest.fixture
+def until() -> Until:
+    return wait_until
+
+
+@pytest.fixture
+def report() -> Report:
+    return print_failure
 
 
 class FakeFleet:
@@ -106,7 +134,11 @@ class FakeFleet:
             self.blocks[0].words[slot + P_CUT + index] = count
 
     def set_endpoint_in_flight(self, pool: str, address: str, count: int) -> None:
-        (endpoint,) = (each for each in self.pool(pool).endpoints if each.address == address)
+        self.set_endpoint_in_flight_of("shop", pool, address, count)
+
+    def set_endpoint_in_flight_of(self, service: str, pool: str, address: str, count: int) -> None:
+        listed = self.pool(pool, service).endpoints
+        (endpoint,) = (each for each in listed if each.address == address)
         self.blocks[1].words[endpoint.slot + E_IN_FLIGHT] = count
 
     def set_unreachable_until(self, pool: str, address: str, *until_ms: int) -> None:

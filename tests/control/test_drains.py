@@ -168,7 +168,7 @@ def test_the_last_endpoint_of_a_pool_with_traffic_is_not_drained(
     shop: ServiceState, ann: Author, rules: DrainRules
 ) -> None:
     state = drains.drain(shop, "blue", NINE_ONE, rules, ann).state
-    with pytest.raises(Refused, match="127.0.0.1:9002 is the last endpoint of blue"):
+    with pytest.raises(Refused, match=r"127\.0\.0\.1:9002 is the last endpoint of blue"):
         drains.drain(state, "blue", "127.0.0.1:9002", rules, ann)
 
 

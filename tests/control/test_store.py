@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +21,9 @@ from proxy.control.keys import StickyKey
 from proxy.control.refusal import Unavailable
 from proxy.control.state import ServiceState
 from proxy.control.store import Record, Store, Write
+
+if TYPE_CHECKING:
+    from tests.control.conftest import Until
 
 
 @pytest.fixture
@@ -123,7 +127,7 @@ async def test_a_full_disk_takes_nothing_and_nothing_has_changed(
 
 
 async def test_an_attempt_that_was_given_up_leaves_no_trace(
-    store: Store, shop: ServiceState, monkeypatch: pytest.MonkeyPatch
+    store: Store, shop: ServiceState, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     """The disk hangs, the caller is refused, and then the disk commits after all."""
     await store.open()
@@ -139,9 +143,7 @@ async def test_an_attempt_that_was_given_up_leaves_no_trace(
     with pytest.raises(Unavailable, match="does not answer"):
         await store.write(Write(revision=2, states={"shop": None}, decisions=[record("lost")]))
     monkeypatch.setattr(stores, "_execute", real)
-    async with asyncio.timeout(10):
-        while store._turn.locked():
-            await asyncio.sleep(0.01)
+    await until(lambda: not store._turn.locked())
     (written,) = await store.write(Write(revision=2, decisions=[record("kept")]))
     await store.close()
     stored = await store.open()
@@ -262,7 +264,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("acknowledged", [1, 7, 40])
 async def test_an_acknowledged_change_survives_kill_9(tmp_path: Path, acknowledged: int) -> None:
     directory = tmp_path / "state"
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220  (it only starts here)
         [sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout

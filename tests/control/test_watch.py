@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.control.watch import ConfigWatch, digest_of
-from proxy.tasks import spawn
+from proxy.tasks import Report, spawn
+
+if TYPE_CHECKING:
+    from tests.control.conftest import Until
 
 
 class Watched:
     """A file that is watched, and what was said of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, until: Until, report: Report) -> None:
         self.path = path
+        self._until = until
+        self._report = report
         self.seen: list[str] = []
         self.takes = True
 
@@ -24,22 +29,20 @@ class Watched:
         self.seen.append(self.path.read_text() if self.path.exists() else "(gone)")
         return self.takes
 
-    def start(self, *, poll_s: float = 30.0) -> asyncio.Task[None]:
-        watch = ConfigWatch(self.path, digest_of(self.path), self.changed, poll_s=poll_s)
-        return spawn(watch.run(), name="watch", report=lambda name, error: print(name, error))
+    def start(self, seen: str | None, *, poll_s: float = 30.0) -> asyncio.Task[None]:
+        watch = ConfigWatch(self.path, seen, self.changed, poll_s=poll_s)
+        return spawn(watch.run(), name="watch", report=self._report)
 
     async def until(self, condition: Callable[[list[str]], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition(self.seen):
-                await asyncio.sleep(0.01)
+        await self._until(lambda: condition(self.seen))
 
 
 @pytest.fixture
-async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
+async def watched(tmp_path: Path, until: Until, report: Report) -> AsyncIterator[Watched]:
     path = tmp_path / "turnout.yaml"
     path.write_text("one")
-    watched = Watched(path)
-    task = watched.start()
+    watched = Watched(path, until, report)
+    task = watched.start(digest_of(watched.path))
     await asyncio.sleep(0.2)  # let it begin to watch; whatever comes earlier it compares itself
     yield watched
     task.cancel()
@@ -83,43 +86,47 @@ async def test_content_that_was_not_taken_is_offered_again(watched: Watched) -> 
     await watched.until(lambda seen: seen == ["two", "two"])
 
 
-async def test_a_swap_of_a_mounted_config_map_is_seen(tmp_path: Path) -> None:
+async def test_a_swap_of_a_mounted_config_map_is_seen(
+    tmp_path: Path, until: Until, report: Report
+) -> None:
     for version, text in (("v1", "one"), ("v2", "two")):
         (tmp_path / version).mkdir()
         (tmp_path / version / "turnout.yaml").write_text(text)
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "turnout.yaml").symlink_to("..data/turnout.yaml")
-    watched = Watched(tmp_path / "turnout.yaml")
-    task = watched.start()
+    watched = Watched(tmp_path / "turnout.yaml", until, report)
+    task = watched.start(digest_of(watched.path))
     await asyncio.sleep(0.2)
     (tmp_path / "..data_tmp").symlink_to("v2")
-    os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
     await watched.until(lambda seen: seen == ["two"])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_change_before_the_watch_began_is_seen(tmp_path: Path) -> None:
+async def test_a_change_before_the_watch_began_is_seen(
+    tmp_path: Path, until: Until, report: Report
+) -> None:
     path = tmp_path / "turnout.yaml"
     path.write_text("two")
-    watched = Watched(path)
-    watch = ConfigWatch(path, "digest of one", watched.changed)
-    task = spawn(watch.run(), name="watch", report=lambda name, error: print(name, error))
+    watched = Watched(path, until, report)
+    task = watched.start("digest of something else")
     await watched.until(lambda seen: seen == ["two"])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_content_is_compared_even_where_nothing_can_be_watched(tmp_path: Path) -> None:
+async def test_content_is_compared_even_where_nothing_can_be_watched(
+    tmp_path: Path, until: Until, report: Report
+) -> None:
     directory = tmp_path / "config"
     directory.mkdir()
     path = directory / "turnout.yaml"
     path.write_text("one")
-    watched = Watched(path)
+    watched = Watched(path, until, report)
     digest = digest_of(path)
     shutil.rmtree(directory)
-    watch = ConfigWatch(path, digest, watched.changed, poll_s=0.05)
-    task = spawn(watch.run(), name="watch", report=lambda name, error: print(name, error))
+    task = watched.start(digest, poll_s=0.05)
     await watched.until(lambda seen: seen == ["(gone)"])
     directory.mkdir()
     path.write_text("three")
