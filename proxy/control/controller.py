@@ -34,7 +34,7 @@ from proxy.control.ledger import BindProblems, Ledger
 from proxy.control.percent import hundredths
 from proxy.control.probe import Probe, probe_all, probe_connect
 from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
-from proxy.control.reload import Circumstances, adopt, fixed_keys_changed
+from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
 from proxy.control.state import Change, Filling, Member, ServiceState
@@ -383,35 +383,24 @@ class Controller:
         verbs.check_ready(state, to, problems, beside=beside)
 
     async def _restore(self) -> None:
+        """Take up the stored layer, the times that ran out meanwhile, and the file as it is now."""
         stored = await self._ledger.open()
         self._secret = stored.secret or secrets.token_hex(32)
-        config = self.config
-        kept = {name: state for name, state in stored.states.items() if name in config.services}
-        # What is not in the file any more had its endpoints served by workers that are gone.
+        around = self._around()
         self._ledger.setup = replace(
             self._ledger.setup,
-            states=dict(stored.states),
-            rings=dict(stored.rings),
+            states=stored.states,
+            rings=stored.rings,
             revision=stored.revision,
         )
-        restored = replace(self._ledger.setup, states=kept)
-        now = self._ledger.now().wall
-        step = adopt(restored, self._loaded, self._around())
-        states, ended = dict(step.setup.states), list(step.decisions)
-        for name, state in step.setup.states.items():
-            if change := verbs.expire(state, now):
-                states[name] = drains.settle(
-                    state, change.state, self._rules_in(config, name), now=now, offset=state.offset
-                )
-                ended.extend(change.decisions)
+        step = resume(self._ledger.setup, around)
         started = Decision(
             what="started",
             who="proxy",
-            after={"services": len(states), "config": self._loaded.sha256},
+            after={"services": len(step.setup.states), "config": self._loaded.sha256},
             why=self._ledger.store.problem or "started",
         )
-        whole = replace(step.setup, states=states)
-        step = replace(step, setup=whole, decisions=(started, *ended))
+        step = replace(step, decisions=(started, *step.decisions))
         await self._ledger.commit(step, secret=self._secret, check_binds=True)
 
     async def _reload(self, who: str) -> View:
@@ -429,8 +418,8 @@ class Controller:
                 records = await self._ledger.commit(step, check_binds=True)
             except BindProblems as problems:
                 return self._not_reloaded(who, problems.sentences)
-            except (Refusal, MemoryError) as error:
-                self._not_reloaded(who, [str(error)])
+            except Refusal as refusal:
+                self._not_reloaded(who, [refusal.detail])
                 raise
         else:
             self._ledger.note_loaded(step)
@@ -488,10 +477,6 @@ class Controller:
 
     def _rules(self, name: str) -> DrainRules:
         return drain_rules(self._ledger.setup.services[name])
-
-    @staticmethod
-    def _rules_in(config: Config, name: str) -> DrainRules:
-        return drain_rules(config.services[name])
 
     def _author(self, who: str, reason: str) -> Author:
         return Author(who=who, reason=reason, at=self._ledger.now().wall)

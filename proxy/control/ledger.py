@@ -15,6 +15,7 @@ from proxy.control import snapshot as snapshots
 from proxy.control.drain_view import subjects
 from proxy.control.fleet import Fleet
 from proxy.control.gauges import FleetGauges
+from proxy.control.refusal import Refused
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment
@@ -75,7 +76,7 @@ class Ledger:
         """Make a step true for good and everywhere; raises before anything has changed, or never.
 
         Raises Unavailable when the store does not take it, BindProblems when a socket cannot
-        be opened, MemoryError when there are too many endpoints to count for.
+        be opened, Refused when there are too many endpoints to count for.
         """
         before, after = self.setup, _numbered(self.setup, step)
         snapshot = self._build(after)  # before the store is asked: it may still fail
@@ -116,15 +117,18 @@ class Ledger:
         self.setup = replace(step.setup, revision=self.setup.revision)
 
     def _build(self, setup: Setup) -> Snapshot:
-        return snapshots.build(
-            setup.loaded.config,
-            setup.services,
-            setup.states,
-            setup.rings,
-            self.book,
-            revision=setup.revision,
-            now=self.now(),
-        )
+        try:
+            return snapshots.build(
+                setup.loaded.config,
+                setup.services,
+                setup.states,
+                setup.rings,
+                self.book,
+                revision=setup.revision,
+                now=self.now(),
+            )
+        except MemoryError as error:
+            raise Refused(str(error)) from None
 
     def _watch_drains(self, states: Mapping[str, ServiceState]) -> None:
         running = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.control import reconcile
+from proxy.control import reconcile, verbs
 from proxy.control.config.load import Loaded
 from proxy.control.config.schema import Config, ServiceConfig
 from proxy.control.decision import Decision
@@ -78,6 +78,29 @@ def adopt(setup: Setup, loaded: Loaded, around: Circumstances) -> Step:
         rings=_rings(setup, new, around),
     )
     return Step(setup=after, decisions=tuple(decisions), touched=frozenset(touched))
+
+
+def resume(stored: Setup, around: Circumstances) -> Step:
+    """Go on after a restart: what the store remembers, under the file as it is now.
+
+    A service the file has lost meanwhile is gone at once: the workers that served its
+    endpoints are gone, too.
+    """
+    config = stored.loaded.config
+    gone = [state for name, state in stored.states.items() if name not in config.services]
+    kept = {name: state for name, state in stored.states.items() if name in config.services}
+    rings = {name: ring for name, ring in stored.rings.items() if name in config.services}
+    step = adopt(replace(stored, states=kept, rings=rings), stored.loaded, around)
+    decisions = [
+        each for state in gone if not state.is_removed for each in reconcile.remove(state).decisions
+    ]
+    states = dict(step.setup.states)
+    for name, service in config.services.items():
+        if change := verbs.expire(states[name], around.now):
+            states[name], records = _settled(states[name], change, service, around)
+            decisions += records
+    whole = replace(step.setup, states=states)
+    return Step(setup=whole, decisions=(*step.decisions, *decisions))
 
 
 def _with(

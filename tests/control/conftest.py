@@ -244,7 +244,7 @@ def declared(
     addresses = {"blue": blue} if green is None else {"blue": blue, "green": green}
     return Declared(
         active=active,
-        shares=weights or {active: 10_000},
+        shares=weights or {pool: 10_000 * (pool == active) for pool in addresses},
         has_weights=weights is not None,
         fillings={
             pool: Filling(members=tuple(Member(address=each) for each in listed))

@@ -534,21 +534,37 @@ async def test_no_secret_reaches_a_decision_or_a_view(world: World) -> None:
 # ---- keys ----
 
 
+def keys(world: World) -> tuple[str, ...]:
+    return world.fleet.snapshot.services[0].sticky.keys
+
+
 async def test_cookies_stay_valid_over_restarts_and_a_new_secret(world: World) -> None:
     world.edit(("active: blue", "active: blue\n    sticky: {by: cookie, max_age: 1h}"))
     await world.start()
-    (made,) = world.fleet.snapshot.services[0].sticky.keys
+    (made,) = keys(world)
     controller = await world.restart()
-    assert world.fleet.snapshot.services[0].sticky.keys == (made,)
+    assert keys(world) == (made,)
     world.edit(("by: cookie,", "by: cookie, secret: given,"))
     await controller.reload(who="api")
-    given, old = world.fleet.snapshot.services[0].sticky.keys
+    given, old = keys(world)
     assert old == made
     await world.restart()
-    assert world.fleet.snapshot.services[0].sticky.keys == (given, made)
+    assert keys(world) == (given, made)
     world.clock.advance(3601)
     await world.restart()
-    assert world.fleet.snapshot.services[0].sticky.keys == (given,)
+    assert keys(world) == (given,)
+
+
+async def test_a_service_that_went_while_we_were_down_is_gone(world: World) -> None:
+    text = world.path.read_text()
+    world.write(text.replace("shop:", "blog:").replace("path: /", "path: /blog"))
+    await world.start()
+    world.write(text)
+    controller = await world.restart()
+    assert [each["name"] for each in controller.services()] == ["shop"]
+    gone, added = controller.decisions(None, 0, 2)
+    assert {gone["service"], added["service"]} == {"shop", "blog"}
+    assert {gone["why"], added["why"]} == {"added to the file", "removed from the file"}
 
 
 # ---- life ----
