@@ -20,24 +20,22 @@ import structlog
 
 from proxy import __version__
 from proxy.clock import Clock, SystemClock
-from proxy.control import drains, verbs, views
-from proxy.control.config import addresses, values
+from proxy.control import drains, given, verbs, views
 from proxy.control.config.load import Loaded, load_file, load_text
-from proxy.control.config.problem import ConfigInvalid, Wrong
+from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author, Decision, iso_utc
-from proxy.control.declared import drain_rules
-from proxy.control.drain_view import Subject, drain_view, find, subjects
-from proxy.control.drains import DrainRules
-from proxy.control.fleet import Fleet, InFlight
+from proxy.control.drain_view import Subject, find, subjects, undone
+from proxy.control.fleet import Fleet
 from proxy.control.ledger import BindProblems, Ledger
+from proxy.control.lookout import Lookout
 from proxy.control.percent import hundredths
 from proxy.control.probe import Probe, probe_all, probe_connect
 from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
-from proxy.control.state import Change, Filling, Member, ServiceState
+from proxy.control.state import Change, ServiceState
 from proxy.control.store import Store
 from proxy.control.upkeep import Upkeep
 from proxy.control.watch import ConfigWatch
@@ -49,7 +47,6 @@ T = TypeVar("T")
 View = dict[str, Any]
 
 DRAIN_POLL_S = 0.03
-MOST_ITEMS = 1_000
 
 log = structlog.get_logger("turnout.control")
 
@@ -80,6 +77,7 @@ class Controller:
         # Changes.
         store = Store(Path(loaded.config.state))
         self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
+        self._lookout = Lookout(self._ledger, fleet)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
@@ -151,30 +149,6 @@ class Controller:
             "services": self.services(),
         }
 
-    def services(self) -> list[View]:
-        return [self.service(name) for name in self._ledger.setup.states]
-
-    def service(self, name: str) -> View:
-        state = self._any_state(name)
-        shown = next(each for each in self.snapshot.services if each.name == name)
-        view = views.service_view(shown, state, self._rules(name), self._gaze())
-        view["applied"] = self._ledger.apply_problem is None
-        return view
-
-    def etag(self, name: str) -> str:
-        return f'"{self._any_state(name).revision}"'
-
-    def decisions(self, service: str | None, since: int, limit: int) -> list[View]:
-        """Decisions with an id above `since`, oldest first; without `since` the newest ones."""
-        found = [
-            each
-            for each in self._ledger.decisions
-            if each["id"] > since and service in {None, each["service"]}
-        ]
-        if limit <= 0:
-            return []
-        return found[:limit] if since > 0 else found[-limit:]
-
     def config_view(self) -> View:
         return self.config.view()
 
@@ -185,18 +159,23 @@ class Controller:
             return [str(problem) for problem in invalid.problems]
         return []
 
+    def services(self) -> list[View]:
+        return [self.service(name) for name in self._ledger.setup.states]
+
+    def service(self, name: str) -> View:
+        return self._lookout.service(name)
+
+    def etag(self, name: str) -> str:
+        return self._lookout.etag(name)
+
+    def decisions(self, service: str | None, since: int, limit: int) -> list[View]:
+        """Decisions with an id above `since`, oldest first; without `since` the newest ones."""
+        return self._lookout.decisions(service, since, limit)
+
     def ready(self) -> tuple[bool, list[str]]:
         """Whether traffic may come, and a sentence for each reason why not."""
         reasons = ["shutting down"] if self._is_stopping else []
-        if self._ledger.apply_problem:
-            reasons.append(self._ledger.apply_problem)
-        reasons.extend(self._workers_behind())
-        gaze = self._gaze()
-        reasons.extend(
-            f"{service.name} has no available endpoint"
-            for service in self.snapshot.services
-            if service.routes and not views.has_available_endpoint(service, gaze)
-        )
+        reasons += self._lookout.not_ready()
         return not reasons, reasons
 
     # ---- changing ----
@@ -211,8 +190,7 @@ class Controller:
         ttl_s: float | None = None,
         if_match: str | None = None,
     ) -> View:
-        if ttl_s is not None and not ttl_s > 0:
-            raise Invalid("ttl: expected a duration above 0, such as 2h")
+        ttl_s = given.ttl_s(ttl_s)
         shares = {pool: hundredths(pool, percent) for pool, percent in weights.items()}
 
         async def work() -> View:
@@ -276,7 +254,7 @@ class Controller:
         reason: str = "",
         if_match: str | None = None,
     ) -> View:
-        filling = _filling(endpoints, release)
+        filling = given.filling(endpoints, release)
 
         async def work() -> View:
             state = self._state(name, if_match)
@@ -300,7 +278,7 @@ class Controller:
         """Drain by hand, or undo it; returns the drain object of what was named."""
         if endpoint is not None and pool is None:
             raise Invalid("pool: name the pool of the endpoint")
-        address = None if endpoint is None else _canonical("endpoint", endpoint)
+        address = None if endpoint is None else given.address("endpoint", endpoint)
 
         async def work() -> View:
             state = self._state(name, if_match)
@@ -308,35 +286,37 @@ class Controller:
             named = drains.named(state, pool, address)
             if undo:
                 await self._commit(name, drains.undo(state, named, address, author))
-                return _undone(named, address)
-            change = drains.drain(state, named, address, self._rules(name), author)
+                return undone(named, address)
+            change = drains.drain(state, named, address, self._lookout.rules(name), author)
             if change.decisions:
                 await self._commit(name, change)
-            subject = find(self._any_state(name), named, address)
+            state = self._lookout.state(name)
+            subject = find(state, named, address)
             assert subject is not None, "it has just been begun, or runs already"  # noqa: S101
-            return await self._drain_view(name, subject)
+            return await self._lookout.drain_view(state, subject)
 
         return await self._change(work)
 
     async def drain_status(self, name: str, wait_s: float) -> View | None:
         """The drain object, when all drains are done or `wait_s` are over; None without a drain."""
-        self._any_state(name)
+        state = self._lookout.state(name)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         last: Subject | None = None
         while True:
-            found = self._subjects(name)
+            found = subjects(state)
             last = found[0] if found else last
-            running = [each for each in found if not self._is_done(name, each)]
-            if not running or loop.time() >= until:
+            is_done = all(self._lookout.drain_done(state, each) for each in found)
+            if is_done or loop.time() >= until:
                 break
             await asyncio.sleep(min(DRAIN_POLL_S, max(0.0, until - loop.time())))
-        if not running:
+            state = self._ledger.setup.states.get(name, state)
+        if is_done and last:
             with suppress(Refusal):  # the record of its end will then be written later
                 await self._upkeep.tick()
-            found = self._subjects(name)
-        subject = found[0] if found else last
-        return await self._drain_view(name, subject) if subject else None
+            state = self._ledger.setup.states.get(name, state)
+            last = next(iter(subjects(state)), last)
+        return await self._lookout.drain_view(state, last) if last else None
 
     async def reload(self, *, who: str) -> View:
         """Put the file as it is now in force; an invalid one changes nothing and stays visible.
@@ -364,7 +344,7 @@ class Controller:
         after = drains.settle(
             setup.states[name],
             change.state,
-            self._rules(name),
+            self._lookout.rules(name),
             now=self._ledger.now().wall,
             offset=self._draw_offset(),
         )
@@ -458,25 +438,14 @@ class Controller:
     def _loaded(self) -> Loaded:
         return self._ledger.setup.loaded
 
-    def _any_state(self, name: str) -> ServiceState:
-        """Return the state of a service, one that is leaving too."""
-        state = self._ledger.setup.states.get(name)
-        if state is None:
-            known = ", ".join(sorted(self._ledger.setup.states)) or "none"
-            raise NotFound(f"there is no service {name} (known: {known})")
-        return state
-
     def _state(self, name: str, if_match: str | None) -> ServiceState:
         """Return the state of a service that may be changed."""
-        state = self._any_state(name)
+        state = self._lookout.state(name)
         if state.is_removed:
             raise NotFound(f"{name} was removed from the file and is leaving")
         if if_match is not None and not _matches(if_match, self.etag(name)):
             raise Stale(f"{name} has changed meanwhile; it is at {self.etag(name)} now")
         return state
-
-    def _rules(self, name: str) -> DrainRules:
-        return drain_rules(self._ledger.setup.services[name])
 
     def _author(self, who: str, reason: str) -> Author:
         return Author(who=who, reason=reason, at=self._ledger.now().wall)
@@ -488,42 +457,6 @@ class Controller:
 
     def _draw_offset(self) -> int:
         return self._rng.randrange(WHOLE)
-
-    def _gaze(self) -> views.Gaze:
-        ledger = self._ledger
-        return views.Gaze(totals=self._fleet.totals, gauges=ledger.gauges, now=ledger.now())
-
-    def _workers_behind(self) -> list[str]:
-        workers = [each for each in self._fleet.workers() if each.up]
-        if not workers:
-            return ["no worker is up"]
-        revision = self.snapshot.revision
-        return [
-            f"worker {each.slot} is at revision {each.revision}, not yet at {revision}"
-            for each in workers
-            if each.revision < revision
-        ]
-
-    def _subjects(self, name: str) -> list[Subject]:
-        state = self._ledger.setup.states.get(name)
-        return subjects(state) if state else []
-
-    def _is_done(self, name: str, subject: Subject) -> bool:
-        return bool(self._view_drain(name, subject, [])["done"])
-
-    def _view_drain(self, name: str, subject: Subject, items: list[InFlight]) -> View:
-        ledger = self._ledger
-        state, rules = ledger.setup.states[name], self._rules(name)
-        now = ledger.now().wall
-        return drain_view(state, subject, rules, ledger.gauges, now=now, items=items)
-
-    async def _drain_view(self, name: str, subject: Subject) -> View:
-        """The drain object with what is in flight, item by item."""
-        items: list[InFlight] = []
-        if subject.drain.is_running:
-            listed = await self._fleet.in_flight(name, subject.pool, MOST_ITEMS)
-            items = [each for each in listed if subject.endpoint in {None, each.endpoint}]
-        return self._view_drain(name, subject, items)
 
 
 def _report(name: str, error: BaseException) -> None:
@@ -538,40 +471,3 @@ def _other_in_charge(state: ServiceState, to: str) -> str | None:
 def _matches(if_match: str, etag: str) -> bool:
     given = [each.strip() for each in if_match.split(",")]
     return "*" in given or etag in given
-
-
-def _filling(endpoints: list[tuple[str, int]], release: str | None) -> Filling:
-    members = tuple(
-        Member(address=_canonical(f"endpoints[{index}]", address), weight=weight)
-        for index, (address, weight) in enumerate(endpoints)
-    )
-    try:
-        label = None if release is None else values.release(release)
-    except Wrong as wrong:
-        raise Invalid(f"release: {wrong}") from None
-    return Filling(members=members, release=label)
-
-
-def _canonical(key: str, address: str) -> str:
-    try:
-        return addresses.address(address)
-    except Wrong as wrong:
-        raise Invalid(f"{key}: {wrong}") from None
-
-
-def _undone(pool: str, endpoint: str | None) -> View:
-    zeros = {"request": 0, "stream": 0, "tunnel": 0}
-    return {
-        "pool": pool,
-        "endpoint": endpoint,
-        "since": None,
-        "deadline_s": 0.0,
-        "requests_left_s": 0.0,
-        "streams_left_s": 0.0,
-        "remaining": zeros,
-        "cut": dict(zeros),
-        "items": [],
-        "done": True,
-        "undone": True,
-        "endpoints": [],
-    }

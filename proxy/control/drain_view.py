@@ -96,6 +96,25 @@ def drain_view(
     return view
 
 
+def undone(pool: str, endpoint: str | None) -> View:
+    """The object that answers when a drain was undone: the same shape, with nothing left in it."""
+    zeros = dict.fromkeys(CLASSES, 0)
+    return {
+        "pool": pool,
+        "endpoint": endpoint,
+        "since": None,
+        "deadline_s": 0.0,
+        "requests_left_s": 0.0,
+        "streams_left_s": 0.0,
+        "remaining": zeros,
+        "cut": dict(zeros),
+        "items": [],
+        "done": True,
+        "undone": True,
+        "endpoints": [],
+    }
+
+
 def _left(until: float, now: float, drain: Draining) -> float:
     return round(max(0.0, until - now), 3) if drain.is_running else 0.0
 
