@@ -1,0 +1,473 @@
+"""The one door for change: validates, has it stored, has it applied, and answers.
+
+Every change goes through one lock. It is finished even when its caller goes away, and it
+is answered only after every worker has applied it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from proxy import __version__
+from proxy.clock import Clock, SystemClock
+from proxy.control import drains, given, verbs, views
+from proxy.control.config.load import Loaded, load_file, load_text
+from proxy.control.config.problem import ConfigInvalid
+from proxy.control.config.schema import Config
+from proxy.control.decision import Author, Decision, iso_utc
+from proxy.control.drain_view import Subject, find, subjects, undone
+from proxy.control.fleet import Fleet
+from proxy.control.ledger import BindProblems, Ledger
+from proxy.control.lookout import Lookout
+from proxy.control.percent import hundredths
+from proxy.control.probe import Probe, probe_all, probe_connect
+from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
+from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
+from proxy.control.setup import Setup, Step
+from proxy.control.slots import SlotBook
+from proxy.control.state import Change, ServiceState
+from proxy.control.store import Store
+from proxy.control.upkeep import Upkeep
+from proxy.control.watch import ConfigWatch
+from proxy.model import WHOLE, Snapshot
+from proxy.stats import SlotTable
+from proxy.tasks import spawn
+
+T = TypeVar("T")
+View = dict[str, Any]
+
+DRAIN_POLL_S = 0.03
+
+log = structlog.get_logger("turnout.control")
+
+
+class Controller:
+    """What operators, the file and time itself may change; see the brief of each method."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        fleet: Fleet,
+        slots: SlotTable,
+        *,
+        environ: Mapping[str, str],
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        probe: Probe = probe_connect,
+        watch_file: bool = True,
+    ) -> None:
+        # Fixed.
+        self._environ = environ
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._probe = probe
+        self._watch_file = watch_file
+        self._fleet = fleet
+        self._lock = asyncio.Lock()
+        # Changes.
+        store = Store(Path(loaded.config.state))
+        self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
+        self._lookout = Lookout(self._ledger, fleet)
+        self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
+        self._background: list[asyncio.Task[Any]] = []
+        self._secret = ""
+        self._started_at = self._clock.wall()
+        self._started = self._clock.monotonic()
+        self._loaded_at = self._started_at
+        self._load_errors: list[str] = []
+        self._is_stopping = False
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Take up what the store remembers, apply it, and begin to watch file, drains and times.
+
+        Raises Unavailable when the store's directory cannot be used, BindProblems when a
+        listener cannot be opened.
+        """
+        async with self._lock:
+            await self._restore()
+        self._background.append(spawn(self._upkeep.run(), name="control upkeep", report=_report))
+        if self._watch_file:
+            path, seen = Path(self._loaded.path), self._loaded.sha256
+            watch = ConfigWatch(path, seen, self._file_changed)
+            self._background.append(spawn(watch.run(), name="config watch", report=_report))
+
+    async def stop(self) -> None:
+        """Finish the change under way, then let go of the store."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._background.clear()
+        async with self._lock:
+            await self._ledger.store.close()
+
+    def begin_shutdown(self) -> None:
+        self._is_stopping = True
+
+    # ---- looking ----
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot in force."""
+        return self._ledger.snapshot
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._loaded.config
+
+    def status(self) -> View:
+        now = self._ledger.now()
+        store = self._ledger.store
+        return {
+            "version": __version__,
+            "started_at": iso_utc(self._started_at),
+            "uptime_s": round(now.monotonic - self._started, 3),
+            "revision": self._ledger.setup.revision,
+            "applied": self._ledger.apply_problem is None,
+            "problem": self._ledger.apply_problem,
+            "workers": [views.worker_view(each) for each in self._fleet.workers()],
+            "config": {
+                "path": self._loaded.path,
+                "hash": self._loaded.sha256,
+                "loaded_at": iso_utc(self._loaded_at),
+                "last_error": self._load_errors[0] if self._load_errors else None,
+                "last_errors": list(self._load_errors),
+            },
+            "state": {"path": str(store.path), "problem": store.problem},
+            "services": self.services(),
+        }
+
+    def config_view(self) -> View:
+        return self.config.view()
+
+    def check_text(self, text: str) -> list[str]:
+        try:
+            load_text(text, "body", self._environ)
+        except ConfigInvalid as invalid:
+            return [str(problem) for problem in invalid.problems]
+        return []
+
+    def services(self) -> list[View]:
+        return [self.service(name) for name in self._ledger.setup.states]
+
+    def service(self, name: str) -> View:
+        return self._lookout.service(name)
+
+    def etag(self, name: str) -> str:
+        return self._lookout.etag(name)
+
+    def decisions(self, service: str | None, since: int, limit: int) -> list[View]:
+        """Decisions with an id above `since`, oldest first; without `since` the newest ones."""
+        return self._lookout.decisions(service, since, limit)
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Whether traffic may come, and a sentence for each reason why not."""
+        reasons = ["shutting down"] if self._is_stopping else []
+        reasons += self._lookout.not_ready()
+        return not reasons, reasons
+
+    # ---- changing ----
+
+    async def set_weights(
+        self,
+        name: str,
+        weights: Mapping[str, Decimal],
+        *,
+        who: str,
+        reason: str = "",
+        ttl_s: float | None = None,
+        if_match: str | None = None,
+    ) -> View:
+        ttl_s = given.ttl_s(ttl_s)
+        shares = {pool: hundredths(pool, percent) for pool, percent in weights.items()}
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            author = self._author(who, reason)
+            until = None if ttl_s is None else author.at + ttl_s
+            await self._commit(name, verbs.set_weights(state, shares, author, until=until))
+            return self.service(name)
+
+        return await self._change(work)
+
+    async def switch(
+        self,
+        name: str,
+        to: str,
+        *,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        async def work() -> View:
+            state = self._state(name, if_match)
+            verbs.check_switch(state, to)
+            if not force:
+                await self._check_ready(state, to, beside=_other_in_charge(state, to))
+            await self._commit(
+                name, verbs.switch(state, to, self._author(who, reason), force=force)
+            )
+            return self.service(name)
+
+        return await self._change(work)
+
+    async def rollback(
+        self,
+        name: str,
+        *,
+        reason: str = "",
+        force: bool = False,
+        who: str,
+        if_match: str | None = None,
+    ) -> View:
+        async def work() -> View:
+            state = self._state(name, if_match)
+            target = verbs.rollback_target(state)
+            if not force:
+                await self._check_ready(state, target, beside=None)
+            await self._commit(name, verbs.rollback(state, self._author(who, reason), force=force))
+            return self.service(name)
+
+        return await self._change(work)
+
+    async def set_pool(
+        self,
+        name: str,
+        pool: str,
+        *,
+        endpoints: list[tuple[str, int]],
+        release: str | None,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        filling = given.filling(endpoints, release)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            author = self._author(who, reason)
+            await self._commit(name, verbs.set_pool(state, pool, filling, author))
+            return self.service(name)
+
+        return await self._change(work)
+
+    async def drain(
+        self,
+        name: str,
+        pool: str | None,
+        endpoint: str | None,
+        *,
+        undo: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        """Drain by hand, or undo it; returns the drain object of what was named."""
+        if endpoint is not None and pool is None:
+            raise Invalid("pool: name the pool of the endpoint")
+        address = None if endpoint is None else given.address("endpoint", endpoint)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            author = self._author(who, reason)
+            named = drains.named(state, pool, address)
+            if undo:
+                await self._commit(name, drains.undo(state, named, address, author))
+                return undone(named, address)
+            change = drains.drain(state, named, address, self._lookout.rules(name), author)
+            if change.decisions:
+                await self._commit(name, change)
+            state = self._lookout.state(name)
+            subject = find(state, named, address)
+            assert subject is not None, "it has just been begun, or runs already"  # noqa: S101
+            return await self._lookout.drain_view(state, subject)
+
+        return await self._change(work)
+
+    async def drain_status(self, name: str, wait_s: float) -> View | None:
+        """The drain object, when all drains are done or `wait_s` are over; None without a drain."""
+        state = self._lookout.state(name)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        last: Subject | None = None
+        while True:
+            found = subjects(state)
+            last = found[0] if found else last
+            is_done = all(self._lookout.drain_done(state, each) for each in found)
+            if is_done or loop.time() >= until:
+                break
+            await asyncio.sleep(min(DRAIN_POLL_S, max(0.0, until - loop.time())))
+            state = self._ledger.setup.states.get(name, state)
+        if is_done and last:
+            with suppress(Refusal):  # the record of its end will then be written later
+                await self._upkeep.tick()
+            state = self._ledger.setup.states.get(name, state)
+            last = next(iter(subjects(state)), last)
+        return await self._lookout.drain_view(state, last) if last else None
+
+    async def reload(self, *, who: str) -> View:
+        """Put the file as it is now in force; an invalid one changes nothing and stays visible.
+
+        Raises Unavailable when the state store does not take it.
+        """
+        return await self._change(lambda: self._reload(who))
+
+    # ---- how a change is made ----
+
+    async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Make one change after the other; a caller who goes away leaves it to be finished."""
+
+        async def in_turn() -> T:
+            async with self._lock:
+                return await work()
+
+        task = spawn(in_turn(), name="control change", report=_report)
+        result: T = await asyncio.shield(task)
+        return result
+
+    async def _commit(self, name: str, change: Change) -> None:
+        """Settle a change of one service, and have it stored and applied."""
+        setup = self._ledger.setup
+        after = drains.settle(
+            setup.states[name],
+            change.state,
+            self._lookout.rules(name),
+            now=self._ledger.now().wall,
+            offset=self._draw_offset(),
+        )
+        states = {**setup.states, name: after}
+        step = Step(setup=replace(setup, states=states), decisions=change.decisions)
+        await self._ledger.commit(step)
+        self._upkeep.wake()
+
+    async def _check_ready(self, state: ServiceState, to: str, *, beside: str | None) -> None:
+        problems = await probe_all(
+            self._probe,
+            state.usable(to),
+            enough=verbs.enough_ready(state, beside),
+            report=_report,
+        )
+        verbs.check_ready(state, to, problems, beside=beside)
+
+    async def _restore(self) -> None:
+        """Take up the stored layer, the times that ran out meanwhile, and the file as it is now."""
+        stored = await self._ledger.open()
+        self._secret = stored.secret or secrets.token_hex(32)
+        around = self._around()
+        self._ledger.setup = replace(
+            self._ledger.setup,
+            states=stored.states,
+            rings=stored.rings,
+            revision=stored.revision,
+        )
+        step = resume(self._ledger.setup, around)
+        started = Decision(
+            what="started",
+            who="proxy",
+            after={"services": len(step.setup.states), "config": self._loaded.sha256},
+            why=self._ledger.store.problem or "started",
+        )
+        step = replace(step, decisions=(started, *step.decisions))
+        await self._ledger.commit(step, secret=self._secret, check_binds=True)
+
+    async def _reload(self, who: str) -> View:
+        try:
+            loaded = await asyncio.to_thread(load_file, self._loaded.path, self._environ)
+        except ConfigInvalid as invalid:
+            return self._not_reloaded(who, [str(problem) for problem in invalid.problems])
+        if fixed := fixed_keys_changed(self.config, loaded.config):
+            return self._not_reloaded(who, [f"{loaded.path}: {each}" for each in fixed])
+        setup = self._ledger.setup
+        step = adopt(setup, loaded, self._around())
+        records: list[View] = []
+        if step.decisions or (step.setup.states, step.setup.rings) != (setup.states, setup.rings):
+            try:
+                records = await self._ledger.commit(step, check_binds=True)
+            except BindProblems as problems:
+                return self._not_reloaded(who, problems.sentences)
+            except Refusal as refusal:
+                self._not_reloaded(who, [refusal.detail])
+                raise
+        else:
+            self._ledger.note_loaded(step)
+        self._loaded_at = self._clock.wall()
+        self._load_errors = []
+        self._upkeep.wake()
+        log.info("reloaded", who=who, hash=loaded.sha256, changes=len(records))
+        return self._reload_view(applied=True, changes=views.changes_in_words(records))
+
+    def _not_reloaded(self, who: str, errors: list[str]) -> View:
+        self._load_errors = errors
+        log.error("reload_failed", who=who, errors=errors)
+        return self._reload_view(applied=False, errors=errors)
+
+    def _reload_view(
+        self, *, applied: bool, errors: list[str] | None = None, changes: list[str] | None = None
+    ) -> View:
+        return {
+            "applied": applied,
+            "revision": self._ledger.setup.revision,
+            "hash": self._loaded.sha256,
+            "errors": errors or [],
+            "changes": changes or [],
+        }
+
+    async def _file_changed(self) -> bool:
+        try:
+            await self.reload(who="file")
+        except Refusal:
+            return False  # it is logged and visible; the watch asks again later
+        return True
+
+    # ---- small questions ----
+
+    @property
+    def _loaded(self) -> Loaded:
+        return self._ledger.setup.loaded
+
+    def _state(self, name: str, if_match: str | None) -> ServiceState:
+        """Return the state of a service that may be changed."""
+        state = self._lookout.state(name)
+        if state.is_removed:
+            raise NotFound(f"{name} was removed from the file and is leaving")
+        if if_match is not None and not _matches(if_match, self.etag(name)):
+            raise Stale(f"{name} has changed meanwhile; it is at {self.etag(name)} now")
+        return state
+
+    def _author(self, who: str, reason: str) -> Author:
+        return Author(who=who, reason=reason, at=self._ledger.now().wall)
+
+    def _around(self) -> Circumstances:
+        return Circumstances(
+            now=self._ledger.now().wall, draw_offset=self._draw_offset, secret=self._secret
+        )
+
+    def _draw_offset(self) -> int:
+        return self._rng.randrange(WHOLE)
+
+
+def _report(name: str, error: BaseException) -> None:
+    if not isinstance(error, Refusal):
+        log.error("task_failed", task=name, exc_info=error)
+
+
+def _other_in_charge(state: ServiceState, to: str) -> str | None:
+    return state.in_charge if state.in_charge != to else None
+
+
+def _matches(if_match: str, etag: str) -> bool:
+    given = [each.strip() for each in if_match.split(",")]
+    return "*" in given or etag in given

@@ -1,0 +1,48 @@
+"""What the workers have in flight and have cut, read from their counters by name."""
+
+from __future__ import annotations
+
+from proxy.control.drains import Cut
+from proxy.control.slots import SlotBook
+from proxy.stats import CLASSES, E_IN_FLIGHT, P_CUT, P_IN_FLIGHT, Totals
+
+
+class FleetGauges:
+    """Sums over all workers; counts what was cut from the moment a drain is first seen."""
+
+    def __init__(self, totals: Totals, book: SlotBook) -> None:
+        self._totals = totals
+        self._book = book
+        self._bases: dict[tuple[str, str, float], list[int]] = {}
+
+    def pool(self, service: str, pool: str) -> tuple[int, int, int]:
+        slot = self._book.pool(service, pool)
+        request, stream, tunnel = self._totals.gauges(slot + P_IN_FLIGHT, len(CLASSES))
+        return _positive(request), _positive(stream), _positive(tunnel)
+
+    def endpoint(self, service: str, pool: str, address: str) -> int:
+        slot = self._book.endpoint(service, pool, address)
+        return _positive(self._totals.gauge(slot + E_IN_FLIGHT))
+
+    def watch(self, service: str, pool: str, since: float) -> None:
+        """Remember what had been cut before the drain that begins now."""
+        self._bases.setdefault((service, pool, since), self._cut(service, pool))
+
+    def cut_since(self, service: str, pool: str, since: float) -> Cut:
+        base = self._bases.get((service, pool, since), [0] * len(CLASSES))
+        request, stream, tunnel = (
+            _positive(now - then) for now, then in zip(self._cut(service, pool), base, strict=True)
+        )
+        return request, stream, tunnel
+
+    def forget(self, running: set[tuple[str, str, float]]) -> None:
+        """Drop the marks of all drains but the running ones."""
+        self._bases = {key: base for key, base in self._bases.items() if key in running}
+
+    def _cut(self, service: str, pool: str) -> list[int]:
+        return self._totals.counters(self._book.pool(service, pool) + P_CUT, len(CLASSES))
+
+
+def _positive(value: int) -> int:
+    # Two workers' memory is read a moment apart; a sum may look negative in between.
+    return max(0, value)

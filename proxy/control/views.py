@@ -1,0 +1,205 @@
+"""What the admin API shows: services, pools, endpoints, drains and overrides as plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.control.decision import iso_utc
+from proxy.control.drain_view import main_drain_view
+from proxy.control.drains import DrainRules
+from proxy.control.fleet import WorkerState
+from proxy.control.gauges import FleetGauges
+from proxy.control.percent import percent, percents
+from proxy.control.snapshot import Moment
+from proxy.control.state import Override, ServiceState, filling_in_words, same_shares
+from proxy.model import Endpoint, Pool, Service
+from proxy.stats import (
+    CLASSES,
+    E_FAILURES,
+    E_IDLE,
+    E_IN_FLIGHT,
+    E_REQUESTS,
+    E_UNREACHABLE_MS,
+    FAILURE_KINDS,
+    P_ANSWERS,
+    P_CUT,
+    P_FAILURES,
+    P_IN_FLIGHT,
+    P_PASSED_OVER,
+    P_STALE,
+    Totals,
+)
+
+View = dict[str, Any]
+
+_ANSWERS = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaze:
+    """What a view is made from, beside the service itself."""
+
+    totals: Totals
+    gauges: FleetGauges
+    now: Moment
+
+
+def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze: Gaze) -> View:
+    """One service as GET /v1/services/{s} shows it."""
+    return {
+        "name": state.name,
+        "active": state.in_charge,
+        "candidate": state.candidate,
+        "previous_active": state.previous_active,
+        "weights": {
+            "declared": percents(state.file.shares),
+            "in_force": percents(state.shares),
+            "source": state.source,
+        },
+        "rollout": None,
+        "guard": {"mode": "off"},
+        "pools": {pool.name: _pool(pool, state, gaze) for pool in service.pools},
+        "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
+        "lockout": None,
+        "overrides": overrides(state),
+        "is_leaving": state.is_removed,
+        "revision": state.revision,
+        "counts": _counts(service.pools, gaze.totals),
+    }
+
+
+def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
+    leaving = state.leaving.get(pool.name, {})
+    in_flight = gaze.totals.gauges(pool.slot + P_IN_FLIGHT, len(CLASSES))
+    return {
+        "release": pool.release,
+        "weight": percent(pool.weight),
+        "draining": pool.drain is not None,
+        "in_flight": dict(zip(CLASSES, in_flight, strict=True)),
+        "endpoints": [
+            _endpoint(pool, each, gaze) | {"leaving": each.address in leaving}
+            for each in pool.endpoints
+        ],
+    }
+
+
+def _endpoint(pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
+    totals, slot = gaze.totals, endpoint.slot
+    reachable = is_reachable(endpoint, totals, gaze.now.monotonic)
+    draining = is_draining(pool, endpoint)
+    return {
+        "address": endpoint.address,
+        "weight": endpoint.weight,
+        "available": reachable and not draining,
+        "up": reachable,
+        "reachable": reachable,
+        "last_check": None,
+        "ejected": False,
+        "draining": draining,
+        "in_flight": totals.gauge(slot + E_IN_FLIGHT),
+        "idle": totals.gauge(slot + E_IDLE),
+        "requests": totals.counter(slot + E_REQUESTS),
+        "failures": totals.counter(slot + E_FAILURES),
+    }
+
+
+def is_draining(pool: Pool, endpoint: Endpoint) -> bool:
+    return pool.drain is not None or endpoint.drain is not None
+
+
+def is_reachable(endpoint: Endpoint, totals: Totals, monotonic: float) -> bool:
+    """Whether a worker would try the endpoint now; without workers nothing speaks against it."""
+    until = totals.each(endpoint.slot + E_UNREACHABLE_MS).values()
+    return not until or any(each <= monotonic * 1000.0 for each in until)
+
+
+def has_available_endpoint(service: Service, gaze: Gaze) -> bool:
+    """Whether new traffic of the service, as its weights are, finds an endpoint."""
+    return any(
+        is_reachable(endpoint, gaze.totals, gaze.now.monotonic) and not is_draining(pool, endpoint)
+        for pool in service.pools
+        if pool.weight
+        for endpoint in pool.endpoints
+    )
+
+
+def overrides(state: ServiceState) -> list[View]:
+    """Every value that differs from the file: since when, by whom, why, until when."""
+    shown = []
+    if state.active and state.active.value != state.file.active:
+        shown.append(_override("active", state.active, state.active.value, state.file.active))
+    if state.weights and not same_shares(state.weights.value, state.file.shares):
+        value, declared = percents(state.shares), percents(state.file.shares)
+        shown.append(_override("weights", state.weights, value, declared))
+    for pool, filled in sorted(state.fillings.items()):
+        value, declared = (
+            filling_in_words(filled.value),
+            filling_in_words(state.file.fillings[pool]),
+        )
+        shown.append(_override(f"pools.{pool}", filled, value, declared))
+    return shown
+
+
+def _override(key: str, override: Override[Any], value: Any, file_value: Any) -> View:
+    return {
+        "key": key,
+        "value": value,
+        "file_value": file_value,
+        "who": override.who,
+        "reason": override.reason,
+        "at": iso_utc(override.at),
+        "until": iso_utc(override.until) if override.until is not None else None,
+    }
+
+
+def _counts(pools: Iterable[Pool], totals: Totals) -> View:
+    return {pool.name: _pool_counts(pool, totals) for pool in pools}
+
+
+def _pool_counts(pool: Pool, totals: Totals) -> View:
+    answers = totals.counters(pool.slot + P_ANSWERS, len(_ANSWERS))
+    failures = totals.counters(pool.slot + P_FAILURES, len(FAILURE_KINDS))
+    cut = totals.counters(pool.slot + P_CUT, len(CLASSES))
+    return {
+        "requests": sum(answers),
+        "answers": dict(zip(_ANSWERS, answers, strict=True)),
+        "failures": dict(zip(FAILURE_KINDS, failures, strict=True)),
+        "cut": dict(zip(CLASSES, cut, strict=True)),
+        "passed_over": totals.counter(pool.slot + P_PASSED_OVER),
+        "stale_connections": totals.counter(pool.slot + P_STALE),
+    }
+
+
+def worker_view(worker: WorkerState) -> View:
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "revision": worker.revision,
+        "up": worker.up,
+        "started_at": iso_utc(worker.started_at),
+        "restarts": worker.restarts,
+    }
+
+
+def changes_in_words(decisions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each decision of a reload: `shop: weights: the file changed`."""
+    return [
+        f"{each['service'] or 'proxy'}: {each['what']}"
+        f"{_named(each)}: {_brief(each['from'])} -> {_brief(each['to'])} ({each['why']})"
+        for each in decisions
+    ]
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    key = record["numbers"].get("key")
+    return f" {key}" if key else ""
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_brief(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_brief(each) for each in value) + "]"
+    return "none" if value is None else str(value)

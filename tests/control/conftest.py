@@ -1,0 +1,289 @@
+"""A control plane in a box: a real controller, store and file; a fleet that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.clock import ManualClock
+from proxy.control.config.load import load_file
+from proxy.control.controller import Controller
+from proxy.control.decision import Author
+from proxy.control.drains import DrainRules
+from proxy.control.fleet import InFlight, WorkerState
+from proxy.control.state import Declared, Filling, Member, ServiceState
+from proxy.model import Pool, Snapshot
+from proxy.stats import (
+    BLOCK_WORDS,
+    E_IN_FLIGHT,
+    E_UNREACHABLE_MS,
+    P_CUT,
+    P_IN_FLIGHT,
+    CounterBlock,
+    SlotTable,
+    Totals,
+)
+from proxy.tasks import Report
+
+BLUE = ("127.0.0.1:9001", "127.0.0.1:9002")
+GREEN = ("127.0.0.1:9101",)
+
+CONFIG = """\
+listeners:
+  - bind: 127.0.0.1:8080
+state: "{state}"
+services:
+  shop:
+    routes: [{{path: /}}]
+    pools:
+      blue: {{endpoints: ["127.0.0.1:9001", "127.0.0.1:9002"], release: v41}}
+      green: {{endpoints: ["127.0.0.1:9101"], release: v42}}
+    active: blue
+    drain: {{requests: 30s, streams: 5m, spread: 10s}}
+"""
+
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what will be so soon; TimeoutError after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (counters and files set no event)
+            await asyncio.sleep(0.01)
+
+
+def print_failure(name: str, error: BaseException) -> None:
+    """For tasks of tests: pytest shows it beside the failure it leads to."""
+    sys.stderr.write(f"{name} failed: {error!r}\n")
+
+
+@pytest.fixture
+def until() -> Until:
+    return wait_until
+
+
+@pytest.fixture
+def report() -> Report:
+    return print_failure
+
+
+class FakeFleet:
+    """Two workers whose counters are real memory, and who apply what they are given."""
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.applied: list[Snapshot] = []
+        self.bind_problems: list[str] = []
+        self.items: list[InFlight] = []
+        self.apply_error: Exception | None = None
+        self.before_apply: Callable[[], Awaitable[None]] | None = None
+        self.blocks = [_block(name) for name in ("first", "second")]
+        for number, block in enumerate(self.blocks):
+            self.totals.add(number, block.words)
+
+    def check_binds(self, snapshot: Snapshot) -> list[str]:
+        assert snapshot.listeners
+        return self.bind_problems
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        if self.before_apply:
+            await self.before_apply()
+        if self.apply_error:
+            raise self.apply_error
+        assert not self.applied or snapshot.revision >= self.applied[-1].revision
+        self.applied.append(snapshot)
+
+    async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
+        assert service
+        return [each for each in self.items if pool in {None, each.pool}][:limit]
+
+    def workers(self) -> list[WorkerState]:
+        revision = self.applied[-1].revision if self.applied else 0
+        return [
+            WorkerState(
+                slot=slot, pid=100 + slot, revision=revision, up=True, started_at=1e9, restarts=0
+            )
+            for slot in range(len(self.blocks))
+        ]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.applied[-1]
+
+    def pool(self, name: str, service: str = "shop") -> Pool:
+        (found,) = (each for each in self.snapshot.services if each.name == service)
+        (pool,) = (each for each in found.pools if each.name == name)
+        return pool
+
+    def set_in_flight(self, pool: str, *counts: int, worker: int = 0) -> None:
+        slot = self.pool(pool).slot
+        for index, count in enumerate(counts):
+            self.blocks[worker].words[slot + P_IN_FLIGHT + index] = count
+
+    def set_cut(self, pool: str, *counts: int) -> None:
+        slot = self.pool(pool).slot
+        for index, count in enumerate(counts):
+            self.blocks[0].words[slot + P_CUT + index] = count
+
+    def set_endpoint_in_flight(self, pool: str, address: str, count: int) -> None:
+        self.set_endpoint_in_flight_of("shop", pool, address, count)
+
+    def set_endpoint_in_flight_of(self, service: str, pool: str, address: str, count: int) -> None:
+        listed = self.pool(pool, service).endpoints
+        (endpoint,) = (each for each in listed if each.address == address)
+        self.blocks[1].words[endpoint.slot + E_IN_FLIGHT] = count
+
+    def set_unreachable_until(self, pool: str, address: str, *until_ms: int) -> None:
+        (endpoint,) = (each for each in self.pool(pool).endpoints if each.address == address)
+        for block, until in zip(self.blocks, until_ms, strict=True):
+            block.words[endpoint.slot + E_UNREACHABLE_MS] = until
+
+    def close(self) -> None:
+        for block in self.blocks:
+            block.close()
+
+
+class Probes:
+    """Which endpoints do not answer, and why."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    async def __call__(self, address: str) -> str | None:
+        self.asked.append(address)
+        return self.problems.get(address)
+
+
+class World:
+    """Everything around a controller; `start` and `restart` give a running one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "turnout.yaml"
+        self.state = directory / "state"
+        self.clock = ManualClock()
+        self.fleet = FakeFleet()
+        self.probes = Probes()
+        self.environ: dict[str, str] = {}
+        self.controller: Controller | None = None
+        self.write(CONFIG.format(state=self.state))
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+
+    def edit(self, *changes: tuple[str, str]) -> None:
+        text = self.path.read_text()
+        for old, new in changes:
+            assert old in text, f"{old!r} is not in the configuration"
+            text = text.replace(old, new)
+        self.write(text)
+
+    async def start(self, *, watch_file: bool = False) -> Controller:
+        loaded = load_file(str(self.path), self.environ)
+        self.controller = Controller(
+            loaded,
+            self.fleet,
+            SlotTable(),
+            environ=self.environ,
+            clock=self.clock,
+            rng=random.Random(1),
+            probe=self.probes,
+            watch_file=watch_file,
+        )
+        await self.controller.start()
+        return self.controller
+
+    async def restart(self) -> Controller:
+        """Another supervisor with other workers, on the same state."""
+        await self.stop()
+        self.fleet.close()
+        self.fleet = FakeFleet()
+        return await self.start()
+
+    async def stop(self) -> None:
+        if self.controller:
+            await self.controller.stop()
+            self.controller = None
+
+    def whats(self, service: str | None = None) -> list[str]:
+        assert self.controller
+        return [each["what"] for each in self.controller.decisions(service, 0, 1000)]
+
+    def last(self, what: str) -> dict[str, Any]:
+        """The newest decision of that kind."""
+        assert self.controller
+        records = self.controller.decisions(None, 0, 1000)
+        return [each for each in records if each["what"] == what][-1]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    await world.stop()
+    world.fleet.close()
+
+
+def declared(
+    *,
+    active: str = "blue",
+    weights: dict[str, int] | None = None,
+    blue: tuple[str, ...] = BLUE,
+    green: tuple[str, ...] | None = GREEN,
+) -> Declared:
+    """What a file says; `green=None` for a file without that pool."""
+    addresses = {"blue": blue} if green is None else {"blue": blue, "green": green}
+    return Declared(
+        active=active,
+        shares=weights or {pool: 10_000 * (pool == active) for pool in addresses},
+        has_weights=weights is not None,
+        fillings={
+            pool: Filling(members=tuple(Member(address=each) for each in listed))
+            for pool, listed in addresses.items()
+        },
+    )
+
+
+@pytest.fixture(name="declared")
+def declared_fixture() -> Callable[..., Declared]:
+    return declared
+
+
+@pytest.fixture
+def shop() -> ServiceState:
+    return ServiceState(name="shop", file=declared())
+
+
+@pytest.fixture
+def ann() -> Author:
+    return Author(who="ann", reason="v42 looks good", at=1000.0)
+
+
+@pytest.fixture
+def rules() -> DrainRules:
+    return DrainRules(requests_s=30.0, streams_s=300.0, spread_s=10.0)
+
+
+@pytest.fixture
+def block() -> Iterator[CounterBlock]:
+    made = _block("test")
+    yield made
+    made.close()
+
+
+def _block(name: str) -> CounterBlock:
+    fd = os.memfd_create(name)
+    try:
+        os.ftruncate(fd, BLOCK_WORDS * 8)
+        return CounterBlock(fd)
+    finally:
+        os.close(fd)
