@@ -11,13 +11,15 @@ from proxy.control.admin.answer import Answer, ok
 from proxy.control.admin.body import Fields, parse_object
 from proxy.control.admin.desk import Desk, View
 from proxy.control.admin.metrics import FleetCollector, render
-from proxy.control.admin.problem import invalid
+from proxy.control.admin.problem import Problem, invalid
 from proxy.control.admin.query import Query
 from proxy.tasks import spawn
 
 LONGEST_WAIT_S = 600.0
 LARGEST_ID = 2**53
 MOST_DECISIONS = 1_000
+MOST_WAITING = 64
+"""Waits for drains at a time: each looks at the gauges many times a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Handlers:
         self._desk = desk
         self._collector = collector
         self._stopping = stopping
+        self._waiting = 0
 
     # ---- reading ----
 
@@ -90,7 +93,13 @@ class Handlers:
         query = Query(call.query)
         wait_s = query.seconds("wait", 0.0)
         query.done()
-        view = await self._watch_drain(call.service, min(wait_s, LONGEST_WAIT_S))
+        if self._waiting >= MOST_WAITING and wait_s > 0:
+            raise Problem(503, f"{MOST_WAITING} others wait already; ask again without `wait`.")
+        self._waiting += 1
+        try:
+            view = await self._watch_drain(call.service, min(wait_s, LONGEST_WAIT_S))
+        finally:
+            self._waiting -= 1
         return ok(_drain_view(view))
 
     # ---- changing ----

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
+import structlog
 from aiohttp import web
 
 from proxy.clock import Clock, SystemClock
@@ -15,6 +17,8 @@ from proxy.control.admin.desk import Desk
 from proxy.control.admin.handlers import Handlers
 from proxy.control.admin.idempotency import Replies
 from proxy.control.admin.metrics import FleetCollector, Instruments
+
+_log = structlog.get_logger("admin")
 
 KEEPALIVE_S = 75.0
 """Also the time a connection has to send its first whole request head."""
@@ -51,6 +55,7 @@ class AdminServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_library_log(),
             # A client that goes away ends its wait; a change completes all the same (see Desk).
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
@@ -91,3 +96,18 @@ class AdminServer:
         self._opened = []
         if self._socket_file is not None:
             self._socket_file.remove()
+
+
+class _ToEvents(logging.Handler):
+    """Turns what aiohttp logs, such as a request that is no HTTP, into one event of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        _log.warning("admin connection failed", said=record.getMessage(), error=repr(error))
+
+
+def _library_log() -> logging.Logger:
+    logger = logging.getLogger("turnout.admin")
+    logger.propagate = False
+    logger.handlers = [_ToEvents()]
+    return logger

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -40,6 +42,7 @@ class FakeDesk:
         self.draining: dict[str, Any] | None = None
         self.drained = asyncio.Event()
         self.waited: list[float] = []
+        self.given_up = 0
 
     def status(self) -> dict[str, Any]:
         self._fail()
@@ -104,6 +107,9 @@ class FakeDesk:
                 await asyncio.wait_for(self.drained.wait(), wait_s)
             except TimeoutError:
                 return self.draining
+            except asyncio.CancelledError:
+                self.given_up += 1
+                raise
             self.draining = {**self.draining, "remaining": {"request": 0}, "done": True}
         return self.draining
 
@@ -200,6 +206,7 @@ class Admin:
     fleet: FakeFleet
     clock: ManualClock
     server: AdminServer
+    instruments: Instruments
     session: aiohttp.ClientSession
     url: str
     snapshot: list[Snapshot] = field(default_factory=lambda: [two_pools()])
@@ -246,7 +253,7 @@ async def serve() -> AsyncIterator[Serve]:
             connector=connector, timeout=aiohttp.ClientTimeout(total=20), auto_decompress=True
         )
         url = "http://localhost" if is_unix else f"http://{address}"
-        running.append(Admin(desk, fleet, clock, server, session, url, snapshot))
+        running.append(Admin(desk, fleet, clock, server, instruments, session, url, snapshot))
         return running[-1]
 
     yield start
@@ -261,12 +268,19 @@ async def admin(serve: Serve) -> Admin:
 
 
 @pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose path is short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
 async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait until a condition holds, ten seconds at most."""
 
     async def wait(holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - what is waited for knows of no event
                 await asyncio.sleep(0.005)
 
     return wait

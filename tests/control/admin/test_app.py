@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+import structlog
+
+from proxy.control.admin import app
 
 if TYPE_CHECKING:
-    from tests.control.admin.conftest import Admin
+    from tests.control.admin.conftest import Admin, Serve
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -114,9 +117,7 @@ async def test_a_body_beyond_its_bound_is_a_413(
 
 async def test_a_small_compressed_body_that_is_large_inside_is_a_413(admin: Admin) -> None:
     packed = zlib.compress(b" " * 3_000_000)
-    reply = await admin.post(
-        "/v1/config/check", packed, headers={"Content-Encoding": "deflate"}
-    )
+    reply = await admin.post("/v1/config/check", packed, headers={"Content-Encoding": "deflate"})
     assert reply.status == 413
 
 
@@ -139,6 +140,58 @@ async def test_a_change_goes_on_without_the_client_that_left(admin: Admin, until
     assert admin.desk.active == "blue"
     admin.desk.gate.set()
     await until(lambda: admin.desk.active == "green")
+
+
+async def test_a_change_that_takes_too_long_is_a_504_and_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(app, "CHANGE_S", 0.05)
+    admin = await serve()
+    admin.desk.gate.clear()
+    headers = {"Idempotency-Key": "slow"}
+    reply = await admin.post("/v1/services/shop/switch", {"to": "green"}, headers=headers)
+    assert reply.status == 504
+    assert "goes on" in reply.json["detail"]
+    admin.desk.gate.set()
+    await until(lambda: admin.desk.active == "green")
+
+
+async def test_a_body_that_never_comes_is_a_504(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CHANGE_S", 0.05)
+    admin = await serve()
+    host, port = admin.server.addresses[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /v1/services/shop/switch HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    )
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 504 ")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+        (b"\x16\x03\x01 hello\r\n\r\n", b"400"),
+    ],
+)
+async def test_a_head_without_a_host_or_sense_is_refused_and_noted_in_one_event(
+    admin: Admin, caplog: pytest.LogCaptureFixture, head: bytes, status: bytes
+) -> None:
+    host, port = admin.server.addresses[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with structlog.testing.capture_logs() as logs:
+        writer.write(head)
+        assert (await asyncio.wait_for(reader.readline(), 10)).split()[1] == status
+    assert len(logs) <= 1
+    assert caplog.records == []
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_requests_on_one_connection_do_not_disturb_each_other(admin: Admin) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -157,9 +158,9 @@ async def test_without_a_token_only_our_own_pages_may_call(
 
 
 async def test_on_a_unix_socket_any_host_will_do_but_no_foreign_page(
-    serve: Serve, tmp_path_factory: pytest.TempPathFactory
+    serve: Serve, short: Path
 ) -> None:
-    admin = await serve(bind=f"unix:{tmp_path_factory.mktemp('s')}/a.sock")
+    admin = await serve(bind=f"unix:{short}/a.sock")
     headers = {"Host": "turnout.example"}
     assert (await admin.get("/v1/status", headers=headers)).status == 200
     headers["Origin"] = "https://evil.example"

@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
+
+from proxy.control.admin.handlers import MOST_WAITING
 
 if TYPE_CHECKING:
     from tests.control.admin.conftest import Admin
@@ -34,7 +37,10 @@ async def test_ready_says_yes_or_which_reasons_speak_against_it(admin: Admin) ->
         ("/v1/services", [{"name": "shop"}]),
         ("/v1/config", {"admin": {"token": "***"}}),
         ("/v1/decisions", [{"id": 1, "service": None, "limit": 100}]),
-        ("/v1/decisions?since=41&limit=5&service=shop", [{"id": 42, "service": "shop", "limit": 5}]),
+        (
+            "/v1/decisions?since=41&limit=5&service=shop",
+            [{"id": 42, "service": "shop", "limit": 5}],
+        ),
         ("/v1/services/shop/decisions?since=2", [{"id": 3, "service": "shop", "limit": 100}]),
     ],
 )
@@ -181,6 +187,28 @@ async def test_who_waits_for_a_drain_is_answered_when_the_server_stops(
     (reply,) = await waiting
     assert reply.json["remaining"] == {"request": 3}
     assert time.monotonic() - began < 4
+
+
+async def test_a_wait_ends_with_the_client_that_asked(admin: Admin, until: Until) -> None:
+    await admin.post("/v1/services/shop/drain", {})
+    short = aiohttp.ClientTimeout(total=0.05)
+    with pytest.raises(TimeoutError):
+        await admin.get("/v1/services/shop/drain?wait=5m", timeout=short)
+    await until(lambda: admin.desk.given_up == 1)
+
+
+async def test_only_so_many_wait_at_a_time_but_everybody_may_look(
+    admin: Admin, until: Until
+) -> None:
+    await admin.post("/v1/services/shop/drain", {})
+    path = "/v1/services/shop/drain?wait=5m"
+    waiting = asyncio.gather(*(admin.get(path) for _ in range(MOST_WAITING)))
+    await until(lambda: len(admin.desk.waited) == MOST_WAITING)
+    assert (await admin.get(path)).status == 503
+    assert (await admin.get("/v1/services/shop/drain")).status == 200
+    admin.desk.drained.set()
+    assert {reply.status for reply in await waiting} == {200}
+    assert (await admin.get(path)).status == 200
 
 
 async def test_an_applied_reload_says_so(admin: Admin) -> None:
