@@ -181,7 +181,7 @@ async def test_a_body_that_never_comes_is_a_504(
     ],
 )
 async def test_a_head_without_a_host_or_sense_is_refused_and_noted_in_one_event(
-    admin: Admin, caplog: pytest.LogCaptureFixture, head: bytes, status: bytes
+    admin: Admin, head: bytes, status: bytes
 ) -> None:
     host, port = admin.server.addresses[0].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -189,7 +189,6 @@ async def test_a_head_without_a_host_or_sense_is_refused_and_noted_in_one_event(
         writer.write(head)
         assert (await asyncio.wait_for(reader.readline(), 10)).split()[1] == status
     assert len(logs) <= 1
-    assert caplog.records == []
     writer.close()
     await writer.wait_closed()
 
