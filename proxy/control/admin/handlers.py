@@ -76,7 +76,7 @@ class Handlers:
 
     async def service(self, call: Call) -> Answer:
         _no_query(call)
-        return self._service_answer(call.service, self._desk.service(call.service))
+        return _service_answer(self._desk.service(call.service))
 
     async def decisions(self, call: Call) -> Answer:
         return self._decisions(call, None)
@@ -116,7 +116,7 @@ class Handlers:
             ttl_s=ttl_s,
             if_match=self._expected(call),
         )
-        return self._service_answer(call.service, view)
+        return _service_answer(view)
 
     async def set_pool(self, call: Call) -> Answer:
         fields = call.fields()
@@ -132,7 +132,7 @@ class Handlers:
             reason=reason,
             if_match=self._expected(call),
         )
-        return self._service_answer(call.service, view)
+        return _service_answer(view)
 
     async def switch(self, call: Call) -> Answer:
         fields = call.fields()
@@ -146,7 +146,7 @@ class Handlers:
             reason=reason,
             if_match=self._expected(call),
         )
-        return self._service_answer(call.service, view)
+        return _service_answer(view)
 
     async def rollback(self, call: Call) -> Answer:
         fields = call.fields()
@@ -155,7 +155,7 @@ class Handlers:
         view = await self._desk.rollback(
             call.service, reason=reason, force=force, who=call.who, if_match=self._expected(call)
         )
-        return self._service_answer(call.service, view)
+        return _service_answer(view)
 
     async def drain(self, call: Call) -> Answer:
         fields = call.fields()
@@ -172,7 +172,7 @@ class Handlers:
             if_match=self._expected(call),
         )
         if undo:
-            return self._service_answer(call.service, self._desk.service(call.service))
+            return _service_answer(self._desk.service(call.service))
         where = {"Location": call.path, "ETag": self._desk.etag(call.service)}
         return ok(_drain_view(view), status=202, headers=where)
 
@@ -193,9 +193,6 @@ class Handlers:
         return ok({"ok": not errors, "errors": errors})
 
     # ---- in common ----
-
-    def _service_answer(self, name: str, view: View) -> Answer:
-        return ok(view, headers={"ETag": self._desk.etag(name)})
 
     def _decisions(self, call: Call, service: str | None) -> Answer:
         query = Query(call.query)
@@ -234,6 +231,11 @@ class Handlers:
 
 def _raised_here(_name: str, _error: BaseException) -> None:
     """Report nothing: who waits for the task raises its failure."""
+
+
+def _service_answer(view: View) -> Answer:
+    # The tag of what is shown: asked for now, it could be that of a change made since.
+    return ok(view, headers={"ETag": f'"{view["revision"]}"'})
 
 
 def _no_query(call: Call) -> None:

@@ -61,7 +61,12 @@ class FakeDesk:
         if name != "shop":
             raise NotFound(f"There is no service {name}.")
         weights = {pool: float(weight) for pool, weight in self.weights.items()}
-        return {"name": name, "active": self.active, "weights": {"in_force": weights}}
+        return {
+            "name": name,
+            "active": self.active,
+            "weights": {"in_force": weights},
+            "revision": self.revision,
+        }
 
     def etag(self, name: str) -> str:
         self.service(name)

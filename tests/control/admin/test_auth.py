@@ -90,6 +90,7 @@ async def test_paths_that_do_not_exist_are_not_told_apart_without_a_token(serve:
 async def test_tokens_are_replaced_while_it_runs(serve: Serve) -> None:
     admin = await serve(tokens=BOTH)
     admin.server.tokens = Tokens(write="new")
+    assert admin.server.tokens.write == "new"
     assert (await admin.get("/v1/status", headers=bearer("writer"))).status == 401
     assert (await admin.get("/v1/status", headers=bearer("new"))).status == 200
 
