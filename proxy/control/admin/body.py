@@ -1,0 +1,263 @@
+"""Request bodies: JSON read strictly, all that is wrong with it said at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from aiohttp import web
+
+from proxy.control.admin import duration
+from proxy.control.admin.nearest import unknown_key
+from proxy.control.admin.problem import Problem, invalid
+
+LARGEST_REASON = 500
+LARGEST_NAME = 256
+LONGEST_TTL_S = 366 * 86400.0
+LARGEST_WEIGHT = 1_000_000
+"""Of an endpoint inside its pool."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+async def read_bounded(request: web.Request, limit: int) -> bytes:
+    """Return the request's body; Problem 413 as soon as it is known to exceed `limit` bytes."""
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while part := await request.content.readany():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The body is larger than the {limit // 1024} KiB that are read here.")
+
+
+def parse_object(body: bytes) -> Fields:
+    """Read a JSON object (an empty body is an empty one); Problem 422 with the position."""
+    if not body.strip():
+        return Fields({})
+    try:
+        value = json.loads(
+            body.decode(),
+            # Decimal for every number: no float noise, and no limit on an integer's digits.
+            parse_float=Decimal,
+            parse_int=Decimal,
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_duplicates,
+        )
+    except UnicodeDecodeError as error:
+        raise invalid([f"the body is not UTF-8: byte {error.start}"]) from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise invalid([f"the body is not JSON: {where}: {error.msg}"]) from error
+    except RecursionError as error:
+        raise invalid(["the body is nested too deeply"]) from error
+    if _SURROGATE.search(body) and not _is_encodable(value):
+        raise invalid(["the body has half of a surrogate pair (expected a whole character)"])
+    if not isinstance(value, dict):
+        raise invalid([f"the body is {_kind(value)} (expected an object)"])
+    return Fields(value)
+
+
+def _is_encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise invalid([f"{name} is not JSON"])
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in known:
+            raise invalid([f"{key[:60]}: given twice"])
+        known[key] = value
+    return known
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case Decimal():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+class Fields:
+    """Takes typed values out of a JSON object, collecting what is wrong until `done`.
+
+    A key that was not asked for by then is unknown. After an error a method returns a
+    harmless value, so that the reader goes on and finds the next error.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._asked: set[str] = set()
+        self._errors: list[str] = []
+
+    def done(self) -> None:
+        """Raise Problem 422 with every error and every unknown key, if there are any."""
+        unknown = [key for key in self._values if key not in self._asked]
+        errors = self._errors + [unknown_key(key, self._asked) for key in unknown]
+        if errors:
+            raise invalid(errors)
+
+    def has(self, key: str) -> bool:
+        self._asked.add(key)
+        return key in self._values
+
+    def flag(self, key: str) -> bool:
+        """Return a boolean; absent is False."""
+        if not self.has(key):
+            return False
+        value = self._values[key]
+        if not isinstance(value, bool):
+            self._wrong(key, value, "true or false")
+        return value is True
+
+    def reason(self) -> str:
+        if not self.has("reason"):
+            return ""
+        return self._text("reason", LARGEST_REASON)
+
+    def name(self, key: str) -> str:
+        """Return a text that must be there and not be empty."""
+        if not self.has(key):
+            self._errors.append(f"{key}: missing (expected a string)")
+            return ""
+        text = self._text(key, LARGEST_NAME)
+        if self._values[key] == "":
+            self._errors.append(f"{key}: empty")
+        return text
+
+    def name_or_none(self, key: str) -> str | None:
+        """Return a text, or None when it is absent or null."""
+        if not self.has(key) or self._values[key] is None:
+            return None
+        return self.name(key)
+
+    def ttl_s(self) -> float | None:
+        """Return the seconds of the key `ttl`, or None when it is absent or null."""
+        if not self.has("ttl") or self._values["ttl"] is None:
+            return None
+        value = self._values["ttl"]
+        if not isinstance(value, str):
+            self._wrong("ttl", value, 'a duration such as "2h"')
+            return None
+        try:
+            ttl_s = duration.seconds(value)
+        except ValueError as error:
+            self._errors.append(f"ttl: {error}")
+            return None
+        if not 0 < ttl_s <= LONGEST_TTL_S:
+            self._errors.append(f"ttl: {value} is out of range (expected above 0, up to 366d)")
+        return ttl_s
+
+    def weights(self) -> dict[str, Decimal]:
+        """Return the key `weights`: percent by pool, each 0..100 with two decimals at most."""
+        if not self.has("weights"):
+            self._errors.append('weights: missing (expected an object such as {"blue": 90})')
+            return {}
+        value = self._values["weights"]
+        if not isinstance(value, dict) or not value:
+            self._wrong("weights", value, "an object of percentages by pool, not empty")
+            return {}
+        return {pool: self._percent(f"weights.{pool[:60]}", share) for pool, share in value.items()}
+
+    def endpoints(self) -> list[tuple[str, int]]:
+        """Return the key `endpoints`: addresses with their weights; each address once."""
+        if not self.has("endpoints"):
+            self._errors.append("endpoints: missing (expected an array of addresses)")
+            return []
+        value = self._values["endpoints"]
+        if not isinstance(value, list):
+            self._wrong("endpoints", value, "an array of addresses")
+            return []
+        found = [self._endpoint(f"endpoints[{i}]", entry) for i, entry in enumerate(value)]
+        self._each_once(address for address, _ in found if address)
+        return found
+
+    def _endpoint(self, where: str, entry: Any) -> tuple[str, int]:
+        if isinstance(entry, dict):
+            return self._described_endpoint(where, entry)
+        if not isinstance(entry, str) or not 0 < len(entry) <= LARGEST_NAME:
+            self._wrong(where, entry, 'an address, or {"address": ..., "weight": ...}')
+            return "", 1
+        return entry, 1
+
+    def _described_endpoint(self, where: str, entry: dict[str, Any]) -> tuple[str, int]:
+        known = ("address", "weight")
+        self._errors += [f"{where}.{unknown_key(key, known)}" for key in entry if key not in known]
+        address, weight = entry.get("address"), entry.get("weight", Decimal(1))
+        if not isinstance(address, str) or not 0 < len(address) <= LARGEST_NAME:
+            self._wrong(f"{where}.address", address, "an address")
+            address = ""
+        if not isinstance(weight, Decimal) or not _is_whole(weight, LARGEST_WEIGHT):
+            self._wrong(f"{where}.weight", weight, "a whole number from 1 on")
+            weight = Decimal(1)
+        return address, int(weight)
+
+    def _each_once(self, addresses: Iterable[str]) -> None:
+        seen: set[str] = set()
+        for address in addresses:
+            if address in seen:
+                self._errors.append(f"endpoints: {address} is given twice")
+            seen.add(address)
+
+    def _percent(self, where: str, value: Any) -> Decimal:
+        if not isinstance(value, Decimal):
+            self._wrong(where, value, "a number, percent")
+        elif not 0 <= value <= 100:
+            self._errors.append(f"{where}: out of range (expected 0 to 100)")
+        elif _has_more_decimals_than(value, 2):
+            self._errors.append(f"{where}: too precise (expected two decimals at most)")
+        else:
+            return value
+        return Decimal(0)
+
+    def _text(self, key: str, longest: int) -> str:
+        value = self._values[key]
+        if not isinstance(value, str):
+            self._wrong(key, value, "a string")
+        elif len(value) > longest:
+            self._errors.append(f"{key}: too long (expected {longest} characters at most)")
+        else:
+            return value
+        return ""
+
+    def _wrong(self, where: str, value: Any, expected: str) -> None:
+        self._errors.append(f"{where}: wrong: {_kind(value)} (expected {expected})")
+
+
+def _has_more_decimals_than(value: Decimal, decimals: int) -> bool:
+    # On the digits themselves: arithmetic would round to the context's precision first.
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or exponent >= -decimals:
+        return False
+    return any(digits[exponent + decimals :])
+
+
+def _is_whole(value: Decimal, largest: int) -> bool:
+    return 1 <= value <= largest and not _has_more_decimals_than(value, 0)

@@ -1,0 +1,302 @@
+"""The counters in Prometheus' words: read from shared memory at a scrape, rendered as text.
+
+A scrape reads the supervisor's maps of the workers' memory; the workers notice nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from proxy import __version__, stats
+from proxy.clock import Clock
+from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
+from proxy.control.fleet import WorkerState
+from proxy.model import Endpoint, Pool, Snapshot
+from proxy.stats import Totals
+
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+CODE_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+ENDPOINT_STATES = ("available", "unreachable", "draining")
+CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
+
+POOL = ("service", "pool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruments:
+    """What a scrape reads."""
+
+    snapshot: Callable[[], Snapshot]
+    """The one in force."""
+    totals: Totals
+    workers: Callable[[], Sequence[WorkerState]]
+    config: Callable[[], Mapping[str, Any]]
+    """The part `config` of the status: `loaded_at` and `last_error`."""
+
+
+def render(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """Return the text and its content type: OpenMetrics where `accept` names it, else 0.0.4."""
+    if _accepts_openmetrics(accept):
+        encode = partial(openmetrics.generate_latest, version="1.0.0")
+        return encode(collector), OPENMETRICS_TYPE
+    return generate_latest(collector), TEXT_TYPE
+
+
+def _accepts_openmetrics(accept: str) -> bool:
+    for part in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        if kind == "application/openmetrics-text":
+            return not {"q=0", "q=0.0"} & set(parameters)
+    return False
+
+
+class FleetCollector(Collector):
+    """Reads all metrics from the instruments.
+
+    It remembers the counters' places of every pool it has ever seen, so that the counters
+    of a pool that was removed neither vanish nor fall; gauges show what is there now.
+    """
+
+    def __init__(self, instruments: Instruments, clock: Clock) -> None:
+        self._instruments = instruments
+        self._clock = clock
+        self._seen: dict[tuple[str, str], int] = {}
+        self._cpu = CpuLedger()
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._instruments.snapshot()
+        pools = list(_pools(snapshot))
+        self._seen.update({(service, pool.name): pool.slot for service, pool in pools})
+        yield from self._traffic()
+        yield from self._pools_now(pools)
+        yield self._connections(snapshot)
+        yield from self._configuration(snapshot)
+        yield from self._fleet()
+
+    def _traffic(self) -> Iterator[Metric]:
+        totals = self._instruments.totals
+        areas = {
+            pool: totals.counters(slot, stats.POOL_WORDS)
+            for pool, slot in sorted(self._seen.items())
+        }
+        yield _by_kind(
+            CounterMetricFamily(
+                "turnout_requests",
+                "Requests by the first digit of their answer's status; none: left unanswered.",
+                labels=(*POOL, "code_class"),
+            ),
+            areas,
+            stats.P_ANSWERS,
+            CODE_CLASSES,
+        )
+        yield _durations(areas)
+        yield _by_kind(
+            CounterMetricFamily(
+                "turnout_upstream_failures",
+                "Attempts that failed on the side of an endpoint.",
+                labels=(*POOL, "kind"),
+            ),
+            areas,
+            stats.P_FAILURES,
+            stats.FAILURE_KINDS,
+        )
+        yield _retries(areas)
+        yield _by_kind(
+            CounterMetricFamily(
+                "turnout_drain_cut",
+                "Exchanges cut at the deadline of a drain.",
+                labels=(*POOL, "class"),
+            ),
+            areas,
+            stats.P_CUT,
+            stats.CLASSES,
+        )
+
+    def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
+        weight = GaugeMetricFamily(
+            "turnout_weight", "Share of the service's new traffic, in percent.", labels=POOL
+        )
+        endpoints = GaugeMetricFamily(
+            "turnout_endpoints",
+            "Endpoints by state: can be given traffic, passed over by every worker, draining.",
+            labels=(*POOL, "state"),
+        )
+        in_flight = GaugeMetricFamily(
+            "turnout_in_flight", "Exchanges in flight by class.", labels=(*POOL, "class")
+        )
+        remaining = GaugeMetricFamily(
+            "turnout_drain_remaining",
+            "Exchanges that a drain of the pool or of its endpoints still waits for.",
+            labels=POOL,
+        )
+        for service, pool in pools:
+            labels = (service, pool.name)
+            weight.add_metric(labels, pool.weight / 100)
+            states = [self._state(endpoint) for endpoint in pool.endpoints]
+            for state in ENDPOINT_STATES:
+                endpoints.add_metric((*labels, state), states.count(state))
+            for kind, count in zip(stats.CLASSES, self._in_flight(pool), strict=True):
+                in_flight.add_metric((*labels, kind), count)
+            remaining.add_metric(labels, self._remaining(pool))
+        yield from (weight, endpoints, in_flight, remaining)
+
+    def _state(self, endpoint: Endpoint) -> str:
+        if endpoint.drain is not None:
+            return "draining"
+        until = self._instruments.totals.each(endpoint.slot + stats.E_UNREACHABLE_MS)
+        now_ms = self._clock.monotonic() * 1000
+        return "available" if any(ms <= now_ms for ms in until.values()) else "unreachable"
+
+    def _in_flight(self, pool: Pool) -> list[int]:
+        return self._instruments.totals.gauges(pool.slot + stats.P_IN_FLIGHT, len(stats.CLASSES))
+
+    def _remaining(self, pool: Pool) -> int:
+        if pool.drain is not None:
+            return sum(self._in_flight(pool))
+        draining = (endpoint for endpoint in pool.endpoints if endpoint.drain is not None)
+        gauge = self._instruments.totals.gauge
+        return sum(gauge(endpoint.slot + stats.E_IN_FLIGHT) for endpoint in draining)
+
+    def _connections(self, snapshot: Snapshot) -> Metric:
+        connections = GaugeMetricFamily(
+            "turnout_connections",
+            "Client connections: with an exchange, waiting for a request, tunnelling.",
+            labels=("listener", "state"),
+        )
+        for listener in snapshot.listeners:
+            for state, word in CONNECTION_STATES.items():
+                count = self._instruments.totals.gauge(listener.slot + word)
+                connections.add_metric((listener.bind, state), count)
+        return connections
+
+    def _configuration(self, snapshot: Snapshot) -> Iterator[Metric]:
+        config = self._instruments.config()
+        yield GaugeMetricFamily(
+            "turnout_config_revision", "Revision of the snapshot in force.", snapshot.revision
+        )
+        yield GaugeMetricFamily(
+            "turnout_config_last_reload_successful",
+            "Whether the configuration's file, as it was last read, was valid and applied.",
+            0 if config.get("last_error") else 1,
+        )
+        yield GaugeMetricFamily(
+            "turnout_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last loaded, in seconds since the epoch.",
+            _wall_seconds(config.get("loaded_at")),
+        )
+
+    def _fleet(self) -> Iterator[Metric]:
+        workers = self._instruments.workers()
+        up = GaugeMetricFamily(
+            "turnout_worker_up", "Whether the worker process of a slot serves.", labels=("worker",)
+        )
+        for worker in workers:
+            up.add_metric((str(worker.slot),), int(worker.up))
+        yield up
+        yield CounterMetricFamily(
+            "turnout_access_log_dropped",
+            "Lines of the access log given up because they could not be written in time.",
+            self._instruments.totals.counter(stats.W_LOG_DROPPED),
+        )
+        yield InfoMetricFamily("turnout_build", "The program.", {"version": __version__})
+        yield from self._processes(workers)
+
+    def _processes(self, workers: Sequence[WorkerState]) -> Iterator[Metric]:
+        cpu = CounterMetricFamily(
+            "process_cpu_seconds",
+            "User and system CPU time; of a worker's slot, over all its processes.",
+            labels=("process",),
+        )
+        memory = GaugeMetricFamily(
+            "process_resident_memory_bytes", "Resident memory.", labels=("process",)
+        )
+        for name, pid in processes(workers):
+            cpu.add_metric((name,), self._cpu.seconds(name, pid))
+            memory.add_metric((name,), resident_bytes(pid))
+        yield from (cpu, memory)
+
+
+_Areas = Mapping[tuple[str, str], Sequence[int]]
+"""The counters of every pool ever seen, by service and pool."""
+
+
+def _pools(snapshot: Snapshot) -> Iterator[tuple[str, Pool]]:
+    for service in snapshot.services:
+        for pool in service.pools:
+            yield service.name, pool
+
+
+def _by_kind(
+    family: CounterMetricFamily, areas: _Areas, first: int, kinds: Sequence[str]
+) -> CounterMetricFamily:
+    """Fill in one counter for each of `kinds`, from consecutive words."""
+    for labels, words in areas.items():
+        for offset, kind in enumerate(kinds):
+            family.add_metric((*labels, kind), words[first + offset])
+    return family
+
+
+def _retries(areas: _Areas) -> Metric:
+    family = CounterMetricFamily(
+        "turnout_retries",
+        "Requests that went on: past an endpoint that could not be reached, or off a kept"
+        " connection that had died.",
+        labels=("service", "outcome"),
+    )
+    for service in dict.fromkeys(service for service, _ in areas):
+        own = [words for (name, _), words in areas.items() if name == service]
+        passed_over = sum(words[stats.P_PASSED_OVER] for words in own)
+        family.add_metric((service, "passed_over"), passed_over)
+        family.add_metric((service, "stale_connection"), sum(words[stats.P_STALE] for words in own))
+    return family
+
+
+def _durations(areas: _Areas) -> Metric:
+    family = HistogramMetricFamily(
+        "turnout_request_duration_seconds",
+        "From the request's first byte to the last one of its answer.",
+        labels=POOL,
+    )
+    for labels, words in areas.items():
+        bins = words[stats.P_DURATION_BINS : stats.P_DURATION_BINS + stats.BINS]
+        family.add_metric(labels, _buckets(bins), words[stats.P_DURATION_US] / 1e6)
+    return family
+
+
+def _buckets(bins: Sequence[int]) -> list[tuple[str, float]]:
+    """Fold the bins to octaves, cumulative: 1 ms, 2 ms, 4 ms ... and the rest in +Inf."""
+    edges = range(0, stats.BINS - 1, stats.BINS_PER_OCTAVE)
+    found: list[tuple[str, float]] = []
+    below, start = 0, 0
+    for edge in edges:
+        below += sum(bins[start : edge + 1])
+        start = edge + 1
+        found.append((str(stats.bin_upper_edge_s(edge)), below))
+    return [*found, ("+Inf", below + sum(bins[start:]))]
+
+
+def _wall_seconds(at: object) -> float:
+    match at:
+        case int() | float():
+            return float(at)
+        case str():
+            return datetime.fromisoformat(at).timestamp()
+        case _:
+            return 0.0
