@@ -45,7 +45,6 @@ class Load:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._client(number)) for number in range(self._count)]
-        await self.more(self._count * 3)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -82,7 +82,7 @@ class Request:
             while left:
                 piece = await self.reader.read(min(left, 65536))
                 if not piece:
-                    raise MalformedRequestError(f"body ended {left} bytes early")
+                    raise asyncio.IncompleteReadError(b"", left)
                 left -= len(piece)
                 yield piece
         self.body_read = True

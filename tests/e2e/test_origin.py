@@ -54,6 +54,7 @@ async def test_the_load_reports_a_connection_that_the_server_closed(stage: Stage
         await fine.more(20)
     assert fine.failures == []
     assert fine.shares() == {"blue": 100}
-    with pytest.raises(TimeoutError):
-        async with Load(port, clients=2, path="/die") as broken:
+    async with Load(port, clients=2, path="/die") as broken:
+        with pytest.raises(TimeoutError):
             await broken.more(1, timeout_s=0.2)
+    assert "closed" in broken.failures[0][2]

@@ -121,6 +121,7 @@ async def test_a_listener_is_added_and_removed_by_a_reload(stage: Stage) -> None
     more = copy.deepcopy(turnout.config)
     more["listeners"] += [{"bind": f"127.0.0.1:{second}"}, {"bind": f"unix:{path}"}]
     async with Load(turnout.port, clients=4) as load:
+        await load.more(20)
         turnout.write(more)
         assert (await asyncio.to_thread(turnout.reload)).json()["errors"] == []
         assert await pools(second, 20) == {"blue": 20}
@@ -158,6 +159,7 @@ async def test_a_removed_endpoint_gets_nothing_new_and_finishes_what_it_has(stag
     blue = stage.origin("blue", "v41", 2)
     turnout = stage.turnout(blue, stage.origin("green"), balance="round_robin")
     async with Load(turnout.port, clients=6, path="/slow?s=0.3", pause_s=0) as load:
+        await load.more(12)
         smaller = copy.deepcopy(turnout.config)
         smaller["services"]["shop"]["pools"]["blue"]["endpoints"] = blue.addresses[:1]
         turnout.write(smaller)

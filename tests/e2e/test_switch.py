@@ -60,6 +60,7 @@ async def test_a_rollback_goes_to_the_pool_that_was_active_before(stage: Stage) 
     turnout = stage.turnout(stage.origin("blue"), stage.origin("green"))
     turnout.switch("green")
     async with Load(turnout.port) as load:
+        await load.more(50)
         view = await asyncio.to_thread(
             turnout.change, "POST", "/v1/services/shop/rollback", {"reason": "prices are wrong"}
         )
