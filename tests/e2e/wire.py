@@ -14,7 +14,7 @@ TIMEOUT_S = 20.0
 
 
 class WireError(Exception):
-    """The connection ended, was reset, or carried what is no HTTP."""
+    """The connection ended, was reset, or carried what is no HTTP (silence is a TimeoutError)."""
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Wire:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._writer.drain()
-        except OSError as error:
+        except ConnectionError as error:
             raise WireError(f"broken off while sending: {error}") from error
 
     def finish(self) -> None:
@@ -104,7 +104,7 @@ class Wire:
                 await self._body(answer, method)
         except asyncio.IncompleteReadError as error:
             raise WireError(f"closed after {error.partial[-200:]!r}") from error
-        except OSError as error:
+        except ConnectionError as error:
             raise WireError(f"broken off: {error!r}") from error
         return answer
 
