@@ -8,7 +8,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -59,12 +58,14 @@ class Process:
         finally:
             os.sched_setaffinity(0, before)
 
-    def pids(self) -> Iterator[int]:
-        """Every living process of the session."""
-        for entry in Path("/proc").iterdir():
-            fields = _stat(int(entry.name)) if entry.name.isdigit() else []
-            if fields and int(fields[3]) == self._popen.pid:
-                yield int(entry.name)
+    def pids(self) -> list[int]:
+        """Every living process of it: its children and theirs, its session where they lost them."""
+        stats = {int(entry.name): _stat(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")}
+        own = {pid for pid, fields in stats.items() if fields and int(fields[3]) == self._popen.pid}
+        own.add(self._popen.pid)
+        while more := {p for p, f in stats.items() if f and int(f[1]) in own and p not in own}:
+            own |= more
+        return [pid for pid in own if stats.get(pid)]
 
     def cpu_s(self) -> float:
         """User and system seconds of all its processes so far."""
@@ -88,13 +89,14 @@ class Process:
 
     def end(self) -> None:
         """SIGTERM, and SIGKILL to what is left of its session after five seconds."""
+        own = set(self.pids())
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
             try:
                 self._popen.wait(5)
             except subprocess.TimeoutExpired:
                 self._popen.kill()
-        for pid in list(self.pids()):
+        for pid in own.intersection(self.pids()):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

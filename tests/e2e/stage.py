@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ORIGIN = Path(__file__).parent / "origin.py"
 START_S = 20.0
+MARK = "E2E_STAGE"
+"""Environment variable by which a process can be told to be of a stage."""
 
 Config = dict[str, Any]
 
@@ -128,6 +130,7 @@ class Turnout:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 cwd=self.directory,
+                env={**os.environ, MARK: str(self.directory)},
                 start_new_session=True,  # whatever it starts can be found and ended by it
             )
         self._sessions.append(self._popen.pid)
@@ -159,8 +162,13 @@ class Turnout:
         return self.wait(40)
 
     def pids(self) -> list[int]:
-        """Every living process of this turnout."""
-        return [pid for pid, session in _sessions() if session in self._sessions]
+        """Every living process of this turnout: by its session, by our mark if it has left that."""
+        mark = f"{MARK}={self.directory}".encode()
+        return [
+            pid
+            for pid, session in _sessions()
+            if session in self._sessions or mark in _environment(pid)
+        ]
 
     def kill_all(self) -> None:
         """SIGKILL to the supervisor and every worker."""
@@ -341,6 +349,13 @@ def _sessions() -> Iterator[tuple[int, int]]:
                 continue
             if fields[0] != "Z":
                 yield int(entry.name), int(fields[3])
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []  # gone, or not ours to look into
 
 
 def _kill(pid: int) -> None:

@@ -178,7 +178,7 @@ async def test_the_metrics_are_there_by_name_and_count(turnout: Turnout) -> None
     assert durations >= 100
     assert turnout.metric("turnout_weight", service="shop", pool="blue") == 100
     assert turnout.metric("turnout_config_revision") == _revision(turnout)
-    assert {labels["worker"] for labels, _ in samples["turnout_worker_up"]} == {"0", "1"}
+    assert len({labels["worker"] for labels, _ in samples["turnout_worker_up"]}) == 2
     assert set(samples["turnout_endpoints"][0][0]) == {"service", "pool", "state"}
     assert set(samples["turnout_connections"][0][0]) == {"listener", "state"}
 

@@ -130,6 +130,8 @@ async def test_at_their_deadlines_requests_and_streams_are_cut_and_not_before(
         assert began_s + 2.95 <= exchange.ended_s <= answered_s + 5
     assert all(exchange.is_whole for exchange in short)
     assert empty_s <= answered_s + 6
+    cut = turnout.service()["counts"]["blue"]["cut"]
+    assert cut == {"request": 10, "stream": 10, "tunnel": 0}
     assert turnout.metric("turnout_in_flight", pool="blue") == 0
 
 
