@@ -1,0 +1,310 @@
+"""The workers: started by exec, told what to serve, replaced when they die.
+
+It is the `Fleet` of the control plane. Every start of a worker has counters of its
+own; those of a dead one stay in the sums.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import structlog
+
+from proxy.control.fleet import InFlight, WorkerState
+from proxy.model import Snapshot
+from proxy.process.channel import Channel
+from proxy.process.messages import Message
+from proxy.process.sockets import SocketTable
+from proxy.stats import BLOCK_WORDS, CounterBlock, SlotTable, Totals
+from proxy.tasks import spawn
+
+APPLY_S = 10.0
+"""A worker that has not confirmed a snapshot by then is stuck, and is replaced."""
+ASK_S = 1.0
+"""Workers that do not answer a question by then are left out of the answer."""
+YOUNG_S = 2.0
+"""A worker that dies younger than this is part of a crash loop."""
+MAX_BACKOFF_S = 5.0
+KILL_AFTER_S = 2.0
+"""Time over the grace that workers get before they are killed."""
+
+log = structlog.get_logger("turnout.process")
+
+
+class WorkerProcess:
+    """One started worker."""
+
+    def __init__(self, slot: int, generation: int, process: asyncio.subprocess.Process) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.process = process
+        self.started_at = time.time()
+        self.started = time.monotonic()
+        self.revision = 0
+        self.channel: Channel | None = None
+        self.counters: CounterBlock | None = None
+        self.moved = asyncio.Event()
+        """Set when a revision was confirmed, or the worker has died."""
+        self.is_dead = False
+
+    def send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        if self.channel is not None:
+            self.channel.send(message, descriptors or [])
+
+    def kill(self) -> None:
+        if not self.is_dead:
+            self.process.kill()
+
+
+class Workforce:
+    """`count` workers and the listening sockets they accept on."""
+
+    def __init__(self, count: int, slots: SlotTable) -> None:
+        self._count = count
+        self._slots = slots
+        self._sockets = SocketTable(count)
+        self._totals = Totals()
+        self._workers: list[WorkerProcess | None] = [None] * count
+        self._restarts = [0] * count
+        self._failures = [0] * count
+        self._generations = itertools.count(1)
+        self._questions = itertools.count(1)
+        self._answers: dict[int, tuple[set[int], list[InFlight], asyncio.Event]] = {}
+        self._snapshot: Snapshot | None = None
+        self._is_stopping = False
+
+    # ---- the Fleet ----
+
+    @property
+    def totals(self) -> Totals:
+        return self._totals
+
+    def check_binds(self, snapshot: Snapshot) -> list[str]:
+        """Open the sockets that `snapshot` needs; a sentence for each that cannot be opened."""
+        return self._sockets.open_for(snapshot)
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Have every worker serve `snapshot`; one that does not confirm in time is replaced.
+
+        Raises RuntimeError when no worker lives to serve it.
+        """
+        if problems := self._sockets.open_for(snapshot):
+            raise RuntimeError("; ".join(problems))
+        self._snapshot = snapshot
+        await asyncio.gather(
+            *(self._confirm(slot, snapshot.revision) for slot in range(self._count))
+        )
+        self._sockets.close_all_but(snapshot)
+        if not any(w and w.revision >= snapshot.revision for w in self._workers):
+            raise RuntimeError("no worker is up")
+
+    async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
+        """Ask the workers; those that do not answer within a second are left out."""
+        asked = {w.generation: w for w in self._workers if w is not None and not w.is_dead}
+        if not asked:
+            return []
+        number = next(self._questions)
+        done = asyncio.Event()
+        items: list[InFlight] = []
+        self._answers[number] = (set(asked), items, done)
+        question = {"kind": "in_flight", "id": number, "service": service, "pool": pool}
+        for worker in asked.values():
+            worker.send(question)
+        try:
+            async with asyncio.timeout(ASK_S):
+                await done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._answers[number]
+        items.sort(key=lambda item: -item.age_s)
+        return items[:limit]
+
+    def workers(self) -> list[WorkerState]:
+        return [
+            WorkerState(
+                slot=slot,
+                pid=worker.process.pid if worker is not None else 0,
+                revision=worker.revision if worker is not None else 0,
+                up=worker is not None and not worker.is_dead and worker.revision > 0,
+                started_at=worker.started_at if worker is not None else 0.0,
+                restarts=self._restarts[slot],
+            )
+            for slot, worker in enumerate(self._workers)
+        ]
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Start every worker; they serve with the first snapshot applied."""
+        for slot in range(self._count):
+            await self._start_worker(slot)
+
+    async def stop(self, grace_s: float) -> None:
+        """Have the workers finish what is in flight within `grace_s`; then they are killed."""
+        self._is_stopping = True
+        self._sockets.close_all()
+        living = [w for w in self._workers if w is not None and not w.is_dead]
+        for worker in living:
+            worker.send({"kind": "stop", "grace_s": grace_s})
+        try:
+            async with asyncio.timeout(grace_s + KILL_AFTER_S):
+                await asyncio.gather(*(w.process.wait() for w in living))
+        except TimeoutError:
+            self.kill()
+            await asyncio.gather(*(w.process.wait() for w in living))
+
+    def kill(self) -> None:
+        """End every worker now."""
+        self._is_stopping = True
+        for worker in self._workers:
+            if worker is not None:
+                worker.kill()
+
+    # ---- inside ----
+
+    async def _start_worker(self, slot: int) -> None:
+        generation = next(self._generations)
+        counters_fd = os.memfd_create(f"turnout-{slot}-{generation}", os.MFD_CLOEXEC)
+        os.ftruncate(counters_fd, BLOCK_WORDS * 8)
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "proxy.process.worker"]
+        numbers = (slot, self._count, theirs.fileno(), counters_fd)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *map(str, numbers),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), counters_fd),
+            )
+            worker = WorkerProcess(slot, generation, process)
+            worker.counters = CounterBlock(counters_fd)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(counters_fd)
+        self._workers[slot] = worker
+        self._totals.add((slot, generation), worker.counters.words)
+        worker.channel = Channel(
+            ours, lambda message, _: self._on_message(worker, message), lambda: None
+        )
+        spawn(self._watch(worker), name=f"worker {slot}", report=_report)
+        if self._snapshot is not None:
+            self._send_snapshot(worker, self._snapshot)
+
+    def _send_snapshot(self, worker: WorkerProcess, snapshot: Snapshot) -> None:
+        sockets = self._sockets.of_slot(worker.slot)
+        worker.send(
+            {"kind": "apply", "snapshot": snapshot, "binds": list(sockets)},
+            [sock.fileno() for sock in sockets.values()],
+        )
+
+    async def _confirm(self, slot: int, revision: int) -> None:
+        """Wait until the worker of `slot` serves `revision`, replacing it when it is stuck."""
+        worker = self._workers[slot]
+        if worker is not None and not worker.is_dead and self._snapshot is not None:
+            self._send_snapshot(worker, self._snapshot)
+        deadline = time.monotonic() + APPLY_S
+        killed: WorkerProcess | None = None
+        while (left := deadline - time.monotonic()) > 0:
+            worker = self._workers[slot]
+            if worker is not None and not worker.is_dead:
+                if worker.revision >= revision:
+                    return
+                worker.moved.clear()
+                try:
+                    async with asyncio.timeout(left):
+                        await worker.moved.wait()
+                except TimeoutError:
+                    killed = self._replace_stuck(worker, killed)
+                    deadline = time.monotonic() + APPLY_S if killed is worker else 0.0
+            elif self._failures[slot] > 2:
+                return  # in a crash loop: it serves nothing, and its replacement starts right
+            else:
+                await asyncio.sleep(0.02)
+
+    @staticmethod
+    def _replace_stuck(worker: WorkerProcess, killed: WorkerProcess | None) -> WorkerProcess | None:
+        log.error("worker_stuck", worker=worker.slot, pid=worker.process.pid)
+        worker.kill()
+        return worker if killed is None else None
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Wait for the worker's end, keep its counts, and start its replacement."""
+        status = await worker.process.wait()
+        worker.is_dead = True
+        worker.moved.set()
+        if worker.channel is not None:
+            worker.channel.close()
+        self._totals.retire((worker.slot, worker.generation), self._slots.dealt)
+        if worker.counters is not None:
+            worker.counters.close()
+        for asked, _, done in list(self._answers.values()):
+            asked.discard(worker.generation)
+            if not asked:
+                done.set()
+        if not self._is_stopping:
+            await self._replace(worker, status)
+
+    async def _replace(self, worker: WorkerProcess, status: int) -> None:
+        slot = worker.slot
+        is_young = time.monotonic() - worker.started < YOUNG_S
+        self._failures[slot] = self._failures[slot] + 1 if is_young else 0
+        self._restarts[slot] += 1
+        pause_s = 0.0
+        if self._failures[slot]:
+            pause_s = min(MAX_BACKOFF_S, 0.1 * 2 ** self._failures[slot])
+        log.warning(
+            "worker_died",
+            worker=slot,
+            pid=worker.process.pid,
+            cause=_cause(status),
+            restarts=self._restarts[slot],
+            pause_s=pause_s,
+        )
+        while not self._is_stopping:
+            await asyncio.sleep(pause_s)
+            try:
+                if not self._is_stopping:
+                    await self._start_worker(slot)
+            except OSError as error:
+                pause_s = MAX_BACKOFF_S
+                log.error("worker_not_started", worker=slot, error=str(error))  # noqa: TRY400
+            else:
+                return
+
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        if message["kind"] == "applied":
+            worker.revision = max(worker.revision, int(message["revision"]))
+            worker.moved.set()
+        elif message["kind"] == "in_flight":
+            self._on_answer(worker, message)
+
+    def _on_answer(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        waiting = self._answers.get(message["id"])
+        if waiting is None:
+            return
+        asked, items, done = waiting
+        items += [InFlight(**item) for item in message["items"]]
+        asked.discard(worker.generation)
+        if not asked:
+            done.set()
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit code {status}"
+
+
+def _report(name: str, error: BaseException) -> None:
+    log.error("task_failed", task=name, error=repr(error))
