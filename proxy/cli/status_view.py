@@ -1,0 +1,213 @@
+"""What `turnout status` shows: pure renderings of the API's status and service views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from proxy.cli import words
+from proxy.cli.terminal import table
+
+BAR_CELLS = 20
+COLOURS = ("cyan", "magenta")
+"""Of a service's pools in the order of their names; none of them means good or bad."""
+
+View = Mapping[str, Any]
+
+
+def status_page(status: View, now: datetime, *, plain: bool) -> Iterator[RenderableType]:
+    """Everything on one page: the proxy, its troubles, its services."""
+    yield _headline(status, now)
+    yield from _troubles(status)
+    for service in status.get("services", []):
+        yield Text()
+        yield from service_page(service, now, plain=plain)
+    if not status.get("services"):
+        yield Text("\nno services configured.")
+
+
+def service_page(
+    service: View, now: datetime, *, plain: bool, with_endpoints: bool = False
+) -> Iterator[RenderableType]:
+    """One service: its pools, what differs from the file, its drain."""
+    yield _title(service)
+    yield _indented(_pools(service, plain=plain))
+    if with_endpoints:
+        yield Text()
+        yield _indented(_endpoints(service, plain=plain))
+    for line in _notes(service, now):
+        yield _indented(line)
+
+
+def _indented(inner: RenderableType) -> Padding:
+    return Padding(inner, (0, 0, 0, 2))
+
+
+def _headline(status: View, now: datetime) -> Text:
+    workers = status.get("workers", [])
+    up = sum(1 for worker in workers if worker.get("up", True))
+    config = status.get("config") or {}
+    loaded = words.ago(config.get("loaded_at"), now)
+    parts = [
+        f"Turnout {status.get('version', '')}".strip(),
+        f"up {words.duration(float(status.get('uptime_s') or 0))}",
+        f"revision {status.get('revision')}",
+        words.count(len(workers), "worker")
+        if up == len(workers)
+        else f"{up} of {words.count(len(workers), 'worker')} up",
+        f"{config.get('path', '')}" + (f", loaded {loaded}" if loaded else ""),
+    ]
+    text = Text(parts[0], style="bold")
+    return text.append(" · " + " · ".join(part for part in parts[1:] if part), style="not bold")
+
+
+def _troubles(status: View) -> Iterator[Text]:
+    config = status.get("config") or {}
+    errors = [str(error) for error in config.get("last_errors") or []]
+    if not errors and config.get("last_error"):
+        errors = [str(config["last_error"])]
+    if errors:
+        head = "the last reload failed; the configuration before it still serves:"
+        yield Text(f"! {head}", style="bold red")
+        yield from (Text(f"  {error}", style="red") for error in errors)
+    if problem := (status.get("state") or {}).get("problem"):
+        yield Text(f"! state: {problem}", style="bold red")
+
+
+def _title(service: View) -> Text:
+    text = Text(str(service["name"]), style="bold")
+    active = f"active {service.get('active')}"
+    if service.get("candidate"):
+        active += f", candidate {service['candidate']}"
+    return text.append(f"  {active}", style="not bold dim")
+
+
+def _pools(service: View, *, plain: bool) -> RenderableType:
+    shown = table(plain=plain)
+    shown.add_column("pool", no_wrap=True)
+    shown.add_column("weight", justify="right", no_wrap=True)
+    if not plain:
+        shown.add_column("", width=BAR_CELLS, no_wrap=True)
+    shown.add_column("release", no_wrap=True, overflow="ellipsis", max_width=24)
+    for head in ("endpoints", "in flight", "requests"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    for name, pool, colour in _coloured(service):
+        shown.add_row(*_pool_row(service, name, pool, colour, plain=plain))
+    return shown
+
+
+def _coloured(service: View) -> Iterator[tuple[str, View, str]]:
+    pools = service.get("pools") or {}
+    for index, name in enumerate(sorted(pools)):
+        yield name, pools[name], COLOURS[index % len(COLOURS)]
+
+
+def _pool_row(
+    service: View, name: str, pool: View, colour: str, *, plain: bool
+) -> list[RenderableType]:
+    weight = float(service["weights"]["in_force"].get(name, 0))
+    row: list[RenderableType] = [
+        Text(name, style=colour if weight else "dim"),
+        Text(words.percent(weight), style="bold" if weight else "dim"),
+    ]
+    if not plain:
+        row.append(bar(weight, BAR_CELLS, colour))
+    return [
+        *row,
+        str(pool.get("release") or "-"),
+        _availability(pool),
+        f"{in_flight(pool):,}".replace(",", " "),
+        f"{requests(pool):,}".replace(",", " "),
+    ]
+
+
+def bar(percent: float, cells: int, colour: str) -> Text:
+    """A share as a bar; a share above zero is never drawn as nothing."""
+    filled = round(percent / 100 * cells)
+    if percent > 0:
+        filled = max(1, filled)
+    if percent < 100:
+        filled = min(cells - 1, filled)
+    return Text("━" * filled, style=colour).append("━" * (cells - filled), style="bright_black")
+
+
+def _availability(pool: View) -> Text:
+    endpoints = pool.get("endpoints") or []
+    available = sum(1 for endpoint in endpoints if endpoint.get("available"))
+    style = "" if available == len(endpoints) else ("yellow" if available else "red")
+    return Text(f"{available}/{len(endpoints)}", style=style)
+
+
+def in_flight(pool: View) -> int:
+    """Exchanges of a pool in flight, of all classes."""
+    found = pool.get("in_flight")
+    if isinstance(found, Mapping):
+        return sum(int(value) for value in found.values())
+    return int(found) if found is not None else _sum(pool, "in_flight")
+
+
+def requests(pool: View) -> int:
+    found = pool.get("requests")
+    return int(found) if isinstance(found, int) else _sum(pool, "requests")
+
+
+def _sum(pool: View, key: str) -> int:
+    return sum(int(endpoint.get(key) or 0) for endpoint in pool.get("endpoints") or [])
+
+
+def _endpoints(service: View, *, plain: bool) -> RenderableType:
+    shown = table(plain=plain)
+    shown.add_column("endpoint", no_wrap=True, overflow="ellipsis")
+    shown.add_column("pool", no_wrap=True)
+    shown.add_column("state", no_wrap=True)
+    for head in ("in flight", "idle", "requests", "failures"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    for name, pool, colour in _coloured(service):
+        for endpoint in pool.get("endpoints") or []:
+            numbers = (endpoint.get(key) or 0 for key in ("in_flight", "idle", "requests"))
+            failures = endpoint.get("failures") or 0
+            shown.add_row(
+                str(endpoint["address"]),
+                Text(name, style=colour),
+                _state(endpoint),
+                *(str(number) for number in numbers),
+                Text(str(failures), style="red" if failures else ""),
+            )
+    return shown
+
+
+def _state(endpoint: View) -> Text:
+    if endpoint.get("leaving"):
+        return Text("leaving", style="yellow")
+    if endpoint.get("draining"):
+        return Text("draining", style="yellow")
+    if endpoint.get("available"):
+        return Text("available", style="green")
+    return Text("not reachable", style="red")
+
+
+def _notes(service: View, now: datetime) -> Iterator[Text]:
+    for override in service.get("overrides") or []:
+        yield Text(_override(override, now), style="yellow")
+    drain = service.get("drain")
+    if drain and not (words.is_empty(drain) and drain.get("done", True)):
+        yield Text(words.drain_sentence(drain), style="yellow")
+
+
+def _override(override: View, now: datetime) -> str:
+    ago = words.ago(override.get("at"), now)
+    until = None if override.get("until") is None else words.moment(override["until"])
+    parts = [
+        f"{override.get('key')} {words.setting(override.get('value'))}",
+        f" by {override.get('who')}",
+        f" {ago}" if ago else "",
+        f" (file: {words.setting(override.get('file_value'))})",
+        f": {override['reason']}" if override.get("reason") else "",
+        f"; for {words.duration((until - now).total_seconds())} more" if until else "",
+    ]
+    return "".join(parts)
