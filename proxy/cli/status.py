@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from proxy.cli.client import Answer
+    from proxy.cli.terminal import Paper
 
 WATCH_S = 1.0
 
@@ -55,14 +56,13 @@ class Page:
         return self._session.client.get(self._path)
 
     def show(self, answer: Answer) -> None:
-        from proxy.cli.terminal import console  # noqa: PLC0415 - rich
+        from proxy.cli.terminal import console, paper, show  # noqa: PLC0415 - rich
 
         if self._session.is_json:
             self._session.tell(answer, str)
             return
         out = console()
-        for part in self.parts(answer.value):
-            out.print(part)
+        show(self.parts(answer.value, paper(out)), out)
 
     def show_line(self, answer: Answer) -> None:
         """For a stream of pages: one line of JSON each, or pages with a line between."""
@@ -72,14 +72,13 @@ class Page:
             self.show(answer)
             click.echo()
 
-    def parts(self, view: Any) -> Iterator[RenderableType]:
+    def parts(self, view: Any, paper: Paper) -> Iterator[RenderableType]:
         from proxy.cli.status_view import service_page, status_page  # noqa: PLC0415 - rich
-        from proxy.cli.terminal import is_plain  # noqa: PLC0415 - rich
 
         now = datetime.now(UTC)
         if self._service is None:
-            return status_page(view, now, plain=is_plain())
-        return service_page(view, now, plain=is_plain(), with_endpoints=True)
+            return status_page(view, now, paper)
+        return service_page(view, now, paper, with_endpoints=True)
 
 
 def _repeat(page: Page, answer: Answer) -> None:
@@ -95,13 +94,13 @@ def _live(page: Page, answer: Answer) -> None:
     from rich.live import Live  # noqa: PLC0415 - rich
     from rich.text import Text  # noqa: PLC0415 - rich
 
-    from proxy.cli.terminal import console  # noqa: PLC0415 - rich
+    from proxy.cli.terminal import console, paper  # noqa: PLC0415 - rich
 
-    trouble = ""
-    with Live(console=console(), auto_refresh=False, screen=True) as live:
+    out, trouble = console(), ""
+    with Live(console=out, auto_refresh=False, screen=True) as live:
         while True:
             foot = Text(f"\n{trouble}", style="bold red") if trouble else Text("\nCtrl-C ends this")
-            live.update(Group(*page.parts(answer.value), foot), refresh=True)
+            live.update(Group(*page.parts(answer.value, paper(out)), foot), refresh=True)
             time.sleep(WATCH_S)
             try:
                 answer, trouble = page.ask(), ""

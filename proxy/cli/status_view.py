@@ -11,41 +11,43 @@ from rich.padding import Padding
 from rich.text import Text
 
 from proxy.cli import words
-from proxy.cli.terminal import table
+from proxy.cli.terminal import Paper, table
 
-BAR_CELLS = 20
+WIDE = 100
+"""Columns from which the bars are long and a release has room."""
 COLOURS = ("cyan", "magenta")
-"""Of a service's pools in the order of their names; none of them means good or bad."""
+"""Of a service's pools in the order of their names, where the names are no colours themselves."""
+NAMED = {"blue": "bright_blue", "green": "bright_green"}
 
 View = Mapping[str, Any]
 
 
-def status_page(status: View, now: datetime, *, plain: bool) -> Iterator[RenderableType]:
+def status_page(status: View, now: datetime, paper: Paper) -> Iterator[RenderableType]:
     """Everything on one page: the proxy, its troubles, its services."""
     yield _headline(status, now)
     yield from _troubles(status)
     for service in status.get("services", []):
         yield Text()
-        yield from service_page(service, now, plain=plain)
+        yield from service_page(service, now, paper)
     if not status.get("services"):
         yield Text("\nno services configured.")
 
 
 def service_page(
-    service: View, now: datetime, *, plain: bool, with_endpoints: bool = False
+    service: View, now: datetime, paper: Paper, *, with_endpoints: bool = False
 ) -> Iterator[RenderableType]:
     """One service: its pools, what differs from the file, its drain."""
     yield _title(service)
-    yield _indented(_pools(service, plain=plain))
+    yield _indented(_pools(service, paper))
     if with_endpoints:
         yield Text()
-        yield _indented(_endpoints(service, plain=plain))
+        yield _indented(_endpoints(service, paper))
     for line in _notes(service, now):
         yield _indented(line)
 
 
 def _indented(inner: RenderableType) -> Padding:
-    return Padding(inner, (0, 0, 0, 2))
+    return Padding(inner, (0, 0, 0, 2), expand=False)
 
 
 def _headline(status: View, now: datetime) -> Text:
@@ -60,13 +62,14 @@ def _headline(status: View, now: datetime) -> Text:
         words.count(len(workers), "worker")
         if up == len(workers)
         else f"{up} of {words.count(len(workers), 'worker')} up",
-        f"{config.get('path', '')}" + (f", loaded {loaded}" if loaded else ""),
     ]
     text = Text(parts[0], style="bold")
-    return text.append(" · " + " · ".join(part for part in parts[1:] if part), style="not bold")
+    text.append(" · " + " · ".join(parts[1:]), style="not bold")
+    where = f"\n{config.get('path', '')}" + (f", loaded {loaded}" if loaded else "")
+    return text.append(where, style="not bold dim")
 
 
-def _troubles(status: View) -> Iterator[Text]:
+def _troubles(status: View) -> Iterator[RenderableType]:
     config = status.get("config") or {}
     errors = [str(error) for error in config.get("last_errors") or []]
     if not errors and config.get("last_error"):
@@ -74,7 +77,7 @@ def _troubles(status: View) -> Iterator[Text]:
     if errors:
         head = "the last reload failed; the configuration before it still serves:"
         yield Text(f"! {head}", style="bold red")
-        yield from (Text(f"  {error}", style="red") for error in errors)
+        yield from (_indented(Text(error, style="red")) for error in errors)
     if problem := (status.get("state") or {}).get("problem"):
         yield Text(f"! state: {problem}", style="bold red")
 
@@ -87,42 +90,47 @@ def _title(service: View) -> Text:
     return text.append(f"  {active}", style="not bold dim")
 
 
-def _pools(service: View, *, plain: bool) -> RenderableType:
-    shown = table(plain=plain)
-    shown.add_column("pool", no_wrap=True)
+def _pools(service: View, paper: Paper) -> RenderableType:
+    shown = table(paper)
+    shown.add_column("pool", no_wrap=True, overflow="ellipsis", max_width=16)
     shown.add_column("weight", justify="right", no_wrap=True)
-    if not plain:
-        shown.add_column("", width=BAR_CELLS, no_wrap=True)
-    shown.add_column("release", no_wrap=True, overflow="ellipsis", max_width=24)
+    if not paper.plain:
+        shown.add_column("", no_wrap=True)
+    release_width = 24 if paper.width >= WIDE else 12
+    shown.add_column("release", no_wrap=True, overflow="ellipsis", max_width=release_width)
     for head in ("endpoints", "in flight", "requests"):
         shown.add_column(head, justify="right", no_wrap=True)
     for name, pool, colour in _coloured(service):
-        shown.add_row(*_pool_row(service, name, pool, colour, plain=plain))
+        shown.add_row(*_pool_row(service, name, pool, colour, paper))
     return shown
 
 
 def _coloured(service: View) -> Iterator[tuple[str, View, str]]:
     pools = service.get("pools") or {}
     for index, name in enumerate(sorted(pools)):
-        yield name, pools[name], COLOURS[index % len(COLOURS)]
+        yield name, pools[name], colour_of(name, index)
+
+
+def colour_of(pool: str, index: int) -> str:
+    return NAMED.get(pool) or COLOURS[index % len(COLOURS)]
 
 
 def _pool_row(
-    service: View, name: str, pool: View, colour: str, *, plain: bool
+    service: View, name: str, pool: View, colour: str, paper: Paper
 ) -> list[RenderableType]:
     weight = float(service["weights"]["in_force"].get(name, 0))
     row: list[RenderableType] = [
         Text(name, style=colour if weight else "dim"),
         Text(words.percent(weight), style="bold" if weight else "dim"),
     ]
-    if not plain:
-        row.append(bar(weight, BAR_CELLS, colour))
+    if not paper.plain:
+        row.append(bar(weight, 20 if paper.width >= WIDE else 10, colour))
     return [
         *row,
         str(pool.get("release") or "-"),
         _availability(pool),
-        f"{in_flight(pool):,}".replace(",", " "),
-        f"{requests(pool):,}".replace(",", " "),
+        words.number(in_flight(pool)),
+        words.number(requests(pool)),
     ]
 
 
@@ -133,7 +141,7 @@ def bar(percent: float, cells: int, colour: str) -> Text:
         filled = max(1, filled)
     if percent < 100:
         filled = min(cells - 1, filled)
-    return Text("━" * filled, style=colour).append("━" * (cells - filled), style="bright_black")
+    return Text("━" * filled, style=colour).append("╌" * (cells - filled), style="bright_black")
 
 
 def _availability(pool: View) -> Text:
@@ -160,8 +168,8 @@ def _sum(pool: View, key: str) -> int:
     return sum(int(endpoint.get(key) or 0) for endpoint in pool.get("endpoints") or [])
 
 
-def _endpoints(service: View, *, plain: bool) -> RenderableType:
-    shown = table(plain=plain)
+def _endpoints(service: View, paper: Paper) -> RenderableType:
+    shown = table(paper)
     shown.add_column("endpoint", no_wrap=True, overflow="ellipsis")
     shown.add_column("pool", no_wrap=True)
     shown.add_column("state", no_wrap=True)
@@ -175,8 +183,8 @@ def _endpoints(service: View, *, plain: bool) -> RenderableType:
                 str(endpoint["address"]),
                 Text(name, style=colour),
                 _state(endpoint),
-                *(str(number) for number in numbers),
-                Text(str(failures), style="red" if failures else ""),
+                *(words.number(int(number)) for number in numbers),
+                Text(words.number(int(failures)), style="red" if failures else ""),
             )
     return shown
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 PLAIN_WIDTH = 200
@@ -22,6 +24,14 @@ def is_plain() -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What a page is drawn on: plain has no colour, lines or bars."""
+
+    plain: bool
+    width: int
+
+
 def console() -> Console:
     plain = is_plain()
     return Console(
@@ -31,16 +41,31 @@ def console() -> Console:
         highlight=False,
         emoji=False,
         markup=False,
-        soft_wrap=False,
     )
 
 
-def table(*, plain: bool) -> Table:
+def paper(out: Console) -> Paper:
+    return Paper(plain=is_plain(), width=out.width)
+
+
+def show(parts: Iterable[RenderableType], out: Console) -> None:
+    """Print the parts; plain text without the spaces that fill a table's lines."""
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part)
+    text = captured.get()
+    if is_plain():
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def table(paper: Paper) -> Table:
     """A table with a line under its head, or with nothing but spaces."""
     return Table(
-        box=None if plain else box.SIMPLE_HEAD,
+        box=None if paper.plain else box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        header_style="" if plain else "dim",
-        padding=(0, 2, 0, 0) if plain else (0, 1),
+        header_style="" if paper.plain else "dim",
+        padding=(0, 2, 0, 0) if paper.plain else (0, 1, 0, 0),
     )

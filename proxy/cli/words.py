@@ -43,8 +43,13 @@ def duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}".replace(",", " ") + ("" if number == 1 else "s")
+def number(value: int) -> str:
+    """`10 220`: thousands apart."""
+    return f"{value:,}".replace(",", " ")
+
+
+def count(value: int, noun: str) -> str:
+    return f"{number(value)} {noun}" + ("" if value == 1 else "s")
 
 
 def remaining(left: Mapping[str, int]) -> str:
