@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEXT = """
 What to try next:
   turnout check config/turnout.yaml       is the example configuration valid?
-  turnout run config/turnout.yaml         the proxy on :8080, its admin API on 127.0.0.1:9900
+  turnout run config/turnout.yaml         the proxy on :8080, its admin on :9900
   turnout status --watch                  pools, shares, drains
   turnout weights shop blue=90 green=10   by hand, with --ttl 2h for a while
   turnout switch shop --to green          all at once, guarded
@@ -91,7 +91,10 @@ async def play(seconds: float) -> int:
         try:
             told_by.say("starting two services and a proxy ...")
             async with stage_in(Path(directory)) as stage:
-                told_by.say(f"the proxy listens on http://{stage.host}:{stage.port}; load begins.")
+                told_by.say(
+                    f"the proxy listens on http://{stage.host}:{stage.port}; load begins. Look on with\n"
+                    f"turnout status --watch --admin {stage.client.address}"
+                )
                 report = await Story(stage, told_by, seconds).tell()
             told_by.end(report)
         finally:

@@ -46,6 +46,7 @@ class Story:
         self._load.start()
         try:
             await self._acts()
+            watcher.cancel()
             await self._load.stop()
         finally:
             self._load.close()
@@ -65,6 +66,7 @@ class Story:
         self.scene.service = view
         self.teller.say("blue (v41) carries everything; green (v42) is deployed and waits.")
         self.phases.append(Phase("all on blue", in_force(view), self.scene.began_s))
+        self.scene.since_s = self.scene.began_s
         await self._play(3)
 
     async def _weights(self, blue: int, green: int, sentence: str) -> None:
@@ -121,7 +123,7 @@ class Story:
         self.phases[-1].end(time.monotonic())
         view, answered_s = await asyncio.to_thread(_timed, change, self.stage.client)
         self.phases.append(Phase(title, in_force(view), answered_s, left))
-        self.scene.service = view
+        self.scene.service, self.scene.since_s = view, answered_s
         return view
 
     async def _play(self, usual_s: float, since_s: float | None = None) -> None:

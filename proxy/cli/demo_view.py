@@ -30,6 +30,8 @@ class Scene:
     load: Load
     began_s: float
     seconds: float
+    since_s: float = 0.0
+    """When the weights of now came into force: what was sent before says nothing about them."""
     service: Mapping[str, Any] = field(default_factory=dict)
     """The service as the admin showed it last."""
 
@@ -37,11 +39,12 @@ class Scene:
         return shares(self._recent(now_s))
 
     def rate(self, now_s: float) -> float:
-        span = min(WINDOW_S, now_s - self.began_s)
-        return self._recent(now_s).total() / span if span > 0.2 else 0.0
+        span_s = min(WINDOW_S, now_s - self.began_s)
+        sent = recent(self.load.records, now_s - WINDOW_S).total()
+        return sent / span_s if span_s > 0.2 else 0.0
 
     def _recent(self, now_s: float) -> Counter[str]:
-        return recent(self.load.records, now_s - WINDOW_S)
+        return recent(self.load.records, max(now_s - WINDOW_S, self.since_s))
 
 
 class Teller(Protocol):
@@ -64,7 +67,7 @@ class PlainTeller:
     def __init__(self, out: Console, every_s: float = 2.0) -> None:
         self._out = out
         self._every_s = every_s
-        self._next_s = 0.0
+        self._next_s = time.monotonic() + every_s
 
     def say(self, sentence: str, command: str = "") -> None:
         self._out.print(f"$ {command}\n{sentence}" if command else sentence)
