@@ -1,0 +1,235 @@
+"""What no single key can know: references, duplicates, sums and combinations that make no sense.
+
+It looks at the values as they were written, defaults merged, and not at the models:
+one mistyped key must not hide a wrong reference beside it. What has the wrong shape
+has been reported by the schema and is passed over here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from proxy.control.config import addresses, values
+from proxy.control.config.problem import Finding, Path, Wrong, dotted, either, nearest, quoted
+from proxy.control.config.schema import (
+    MOST_POOLS,
+    AdminConfig,
+    PreviewConfig,
+    RouteConfig,
+    StickyConfig,
+)
+from proxy.model import WHOLE
+
+T = TypeVar("T")
+
+
+def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything that is wrong between the keys of the file."""
+    yield from _at_least_one(("listeners",), tree.get("listeners"))
+    yield from _binds(tree)
+    yield from _admin(_mapping(tree, "admin"))
+    yield from _routes(_mapping(tree, "services"))
+    for name, service in _mapping(tree, "services").items():
+        if isinstance(service, dict):
+            yield from _service(("services", name), service)
+
+
+def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _at_least_one((*path, "routes"), service.get("routes"))
+    yield from _pools(path, service)
+    yield from _active(path, service)
+    yield from _weights(path, service)
+    yield from _sticky((*path, "sticky"), _mapping(service, "sticky"))
+    yield from _cookies(path, service)
+
+
+def _at_least_one(path: Path, value: Any) -> Iterator[Finding]:
+    if value == []:
+        yield Finding(path=path, what="is empty", expected="at least one")
+
+
+def _binds(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    seen: dict[str, Path] = {}
+    admin = _mapping(tree, "admin").get("bind", _default(AdminConfig, "bind"))
+    written = [
+        (("listeners", index, "bind"), listener.get("bind"))
+        for index, listener in enumerate(_list(tree, "listeners"))
+        if isinstance(listener, dict)
+    ]
+    for path, value in [*written, (("admin", "bind"), admin)]:
+        bind = _parsed(addresses.bind, value)
+        if bind is None:
+            continue
+        first = seen.setdefault(bind, path)
+        if first != path:
+            yield Finding(path=path, what=f"{bind} is already the bind of {dotted(first[:-1])}")
+
+
+def _admin(admin: Mapping[str, Any]) -> Iterator[Finding]:
+    bind = _parsed(addresses.bind, admin.get("bind"))
+    if bind is not None and not addresses.is_local(bind) and not admin.get("token"):
+        yield Finding(
+            path=("admin", "token"),
+            what=f"is missing, and others than this machine can reach {bind}",
+            expected="a token, or a loopback or unix bind",
+        )
+    if not admin.get("read_token"):
+        return
+    if not admin.get("token"):
+        yield Finding(
+            path=("admin", "read_token"),
+            what="protects nothing without a token for changes",
+            expected="admin.token too",
+        )
+    elif admin["read_token"] == admin["token"]:
+        yield Finding(
+            path=("admin", "read_token"),
+            what="is the same as admin.token, so it could change everything too",
+            expected="another secret",
+        )
+
+
+def _routes(services: Mapping[str, Any]) -> Iterator[Finding]:
+    seen: dict[tuple[str | None, str], Path] = {}
+    for name, service in services.items():
+        for index, route in enumerate(_list(service, "routes")):
+            key = _route(route)
+            path = ("services", name, "routes", index)
+            if key is not None and (first := seen.setdefault(key, path)) != path:
+                yield Finding(
+                    path=path,
+                    what=f"{key[0] or 'any host'} with {key[1]} is already {dotted(first)}",
+                )
+
+
+def _route(route: Any) -> tuple[str | None, str] | None:
+    if not isinstance(route, dict):
+        return None
+    host = route.get("host")
+    path = _parsed(addresses.route_path, route.get("path", _default(RouteConfig, "path")))
+    parsed = _parsed(addresses.host, host)
+    if path is None or (host is not None and parsed is None):
+        return None
+    return parsed, path
+
+
+def _pools(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    pools = service.get("pools")
+    if isinstance(pools, dict) and not 1 <= len(pools) <= MOST_POOLS:
+        yield Finding(
+            path=(*path, "pools"),
+            what=f"has {len(pools)} pools" if pools else "is empty",
+            expected="one or two pools",
+        )
+    for name, pool in _mapping(service, "pools").items():
+        yield from _endpoints((*path, "pools", name, "endpoints"), _list(pool, "endpoints"))
+
+
+def _endpoints(path: Path, endpoints: list[Any]) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, endpoint in enumerate(endpoints):
+        written = endpoint.get("address") if isinstance(endpoint, dict) else endpoint
+        address = _parsed(addresses.address, written)
+        if address is not None and (first := seen.setdefault(address, index)) != index:
+            yield Finding(
+                path=(*path, index), what=f"{address} is already endpoints[{first}] of this pool"
+            )
+
+
+def _active(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    active, pools = service.get("active"), _mapping(service, "pools")
+    if isinstance(active, str) and active and pools and active not in pools:
+        yield _unknown_pool((*path, "active"), active, pools)
+
+
+def _weights(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    weights, pools = service.get("weights"), _mapping(service, "pools")
+    if not isinstance(weights, dict):
+        return
+    here = (*path, "weights")
+    parsed = {name: _parsed(values.percent, value) for name, value in weights.items()}
+    for name, weight in parsed.items():
+        if pools and name not in pools:
+            yield _unknown_pool((*here, name), name, pools, at_key=True)
+        elif weight and _is_empty(pools.get(name)):
+            yield Finding(
+                path=(*here, name),
+                what=f"gives traffic to the pool {name}, which has no endpoints",
+                expected=f"0, or endpoints in {name}",
+            )
+    known = [weight for weight in parsed.values() if weight is not None]
+    if len(known) == len(parsed) and sum(known) != WHOLE:
+        total = values.percent_number(sum(known))
+        yield Finding(path=here, what=f"add up to {total}", expected="100")
+
+
+def _sticky(path: Path, sticky: Mapping[str, Any]) -> Iterator[Finding]:
+    by = _parsed(values.sticky_by, sticky.get("by", _default(StickyConfig, "kind")))
+    if by is None:
+        return
+    if by != "cookie" and sticky.get("on_zero") == "finish":
+        yield Finding(
+            path=(*path, "on_zero"),
+            what=f'"finish" needs a cookie, since by: {by} does not remember a client\'s pool',
+            expected="by: cookie, or on_zero: move",
+        )
+    if by == "none" and _parsed(values.boolean, sticky.get("endpoint")):
+        yield Finding(
+            path=(*path, "endpoint"),
+            what="has no effect while clients are not sticky",
+            expected="by: cookie, header:NAME or client_ip",
+        )
+
+
+def _cookies(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
+    sticky, preview = _mapping(service, "sticky"), _mapping(service, "preview")
+    if sticky.get("by") != "cookie" or not preview.get("secret"):
+        return
+    name = sticky.get("cookie", _default(StickyConfig, "cookie"))
+    if name == preview.get("cookie", _default(PreviewConfig, "cookie")):
+        yield Finding(
+            path=(*path, "preview", "cookie")
+            if "cookie" in preview
+            else (*path, "sticky", "cookie"),
+            what=f"{quoted(name)} is the cookie of both sticky and preview",
+            expected="two names",
+        )
+
+
+def _unknown_pool(
+    path: Path, name: str, pools: Mapping[str, Any], *, at_key: bool = False
+) -> Finding:
+    return Finding(
+        path=path,
+        what=f"unknown pool {quoted(name)}",
+        expected=either(list(pools)),
+        suggestion=nearest(name, pools),
+        at_key=at_key,
+    )
+
+
+def _is_empty(pool: Any) -> bool:
+    return isinstance(pool, dict) and pool.get("endpoints", []) == []
+
+
+def _mapping(tree: Any, key: str) -> dict[str, Any]:
+    value = tree.get(key) if isinstance(tree, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _list(tree: Any, key: str) -> list[Any]:
+    value = tree.get(key) if isinstance(tree, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _parsed(parse: Callable[[Any], T], value: Any) -> T | None:
+    """The value, or None where it is absent or the schema has already complained of it."""
+    try:
+        return None if value is None else parse(value)
+    except Wrong:
+        return None
+
+
+def _default(section: Any, field: str) -> Any:
+    return section.model_fields[field].default

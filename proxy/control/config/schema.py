@@ -1,0 +1,537 @@
+"""What may be written in the configuration file, key by key; the values come out ready for use.
+
+Durations become float seconds, sizes bytes, weights hundredths of a percent. The
+descriptions are for operators: docs/configuration.md and config/schema.json are
+generated from them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from proxy.control.config import addresses, values
+from proxy.model import WHOLE, Balance, LogFormat, OnUnavailable, OnZero, StickyBy
+
+MOST_POOLS = 2
+_FROM_ENVIRONMENT = {"type": "string", "pattern": r"\$\{"}
+
+
+class Kind(str):
+    """What to call a type in the reference and in messages, with its article."""
+
+    __slots__ = ()
+
+
+def _text(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": rf"^({pattern})$|\$\{{"})
+
+
+def _or_environment(schema: dict[str, Any]) -> WithJsonSchema:
+    """An editor must not complain of `"${NAME}"` where the file may have it."""
+    return WithJsonSchema({"anyOf": [schema, _FROM_ENVIRONMENT]})
+
+
+def _integer(least: int, most: int, kind: str) -> Any:
+    return (
+        Kind(kind),
+        BeforeValidator(partial(values.integer, least=least, most=most)),
+        _or_environment({"type": "integer", "minimum": least, "maximum": most}),
+    )
+
+
+def _choice(*options: str) -> BeforeValidator:
+    return BeforeValidator(partial(values.choice, options=options))
+
+
+def _hide(secret: SecretStr | None) -> str | None:
+    return "***" if secret else ("" if secret is not None else None)
+
+
+def _empty_is_none(value: Any) -> str | None:
+    return values.secret(value) or None if value is not None else None
+
+
+_written_duration = PlainSerializer(values.duration_text, when_used="json")
+_written_size = PlainSerializer(values.size_text, when_used="json")
+_hidden = PlainSerializer(_hide, when_used="json")
+
+Duration = Annotated[
+    float,
+    Kind("a duration"),
+    BeforeValidator(values.duration),
+    _written_duration,
+    _text(values.DURATION),
+]
+PositiveDuration = Annotated[
+    float,
+    Kind("a duration"),
+    BeforeValidator(values.positive_duration),
+    _written_duration,
+    _text(values.DURATION),
+]
+_size_schema = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": rf"^{values.SIZE}$|\$\{{"},
+        ]
+    }
+)
+Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _written_size, _size_schema]
+PositiveSize = Annotated[int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema]
+Percent = Annotated[
+    int,
+    Kind("a percentage"),
+    BeforeValidator(values.percent),
+    PlainSerializer(values.percent_number, when_used="json"),
+    _or_environment({"type": "number", "minimum": 0, "maximum": 100}),
+]
+Switch = Annotated[
+    bool,
+    Kind("true or false"),
+    BeforeValidator(values.boolean),
+    _or_environment({"type": "boolean"}),
+]
+Text = Annotated[str, Kind("a string"), BeforeValidator(values.text), _text(".+")]
+Name = Annotated[str, Kind("a name"), BeforeValidator(values.name), _text(values.NAME)]
+Key = Annotated[
+    str,
+    BeforeValidator(values.name),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.NAME}$"}),
+]
+Token = Annotated[str, Kind("a name"), BeforeValidator(values.token), _text(values.TOKEN)]
+Address = Annotated[
+    str, Kind("an address"), BeforeValidator(addresses.address), _text(addresses.ADDRESS)
+]
+Bind = Annotated[str, Kind("an address"), BeforeValidator(addresses.bind), _text(addresses.ADDRESS)]
+Host = Annotated[str, Kind("a host"), BeforeValidator(addresses.host), _text(".+")]
+RoutePath = Annotated[str, Kind("a path"), BeforeValidator(addresses.route_path), _text("/[^?# ]*")]
+Network = Annotated[str, Kind("a network"), BeforeValidator(addresses.network), _text(".+")]
+Release = Annotated[
+    str | None,
+    Kind("a string"),
+    BeforeValidator(values.release),
+    WithJsonSchema({"type": ["string", "null"]}),
+]
+StickyKind = Annotated[
+    str,
+    Kind("`none`, `cookie`, `header:NAME` or `client_ip`"),
+    BeforeValidator(values.sticky_by),
+    _text(values.STICKY),
+]
+Secret = Annotated[
+    SecretStr,
+    Kind("a secret"),
+    BeforeValidator(values.secret),
+    _hidden,
+    WithJsonSchema({"type": "string"}),
+]
+OptionalSecret = Annotated[
+    SecretStr | None,
+    Kind("a secret"),
+    BeforeValidator(_empty_is_none),
+    _hidden,
+    WithJsonSchema({"type": ["string", "null"]}),
+]
+
+
+class Section(BaseModel):
+    """A mapping of the file: no unknown keys, and nobody changes it afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Defaults as one writes them; a section's defaults are said once, in the section."""
+        schema = handler(core)
+        defaults = cls.model_construct().model_dump(mode="json", by_alias=True, warnings=False)
+        for key, spec in handler.resolve_ref_schema(schema).get("properties", {}).items():
+            if "default" in spec:
+                spec["default"] = defaults[key]
+            if "$ref" in spec or spec.get("default") is None:
+                spec.pop("default", None)
+        return schema
+
+
+class ListenerTimeouts(Section):
+    header: PositiveDuration = Field(
+        default=10.0, description="How long a client may take to send a whole request head."
+    )
+    idle: Duration = Field(
+        default=75.0, description="How long a client connection may idle between two requests."
+    )
+
+
+class ListenerLimits(Section):
+    max_header: PositiveSize = Field(
+        default=32 * 1024,
+        description="The largest request head. Longer ones are answered with 431, or 414.",
+    )
+    max_headers: Annotated[int, *_integer(1, 10_000, "a number")] = Field(
+        default=100, description="How many header fields a request may have."
+    )
+    max_connections: Annotated[int, *_integer(0, 10_000_000, "a number")] = Field(
+        default=0,
+        description="Client connections at once, over all workers. "
+        "0 means as many as descriptors allow.",
+    )
+
+
+class ListenerConfig(Section):
+    """An address that clients connect to."""
+
+    bind: Bind = Field(
+        description="Where to listen: `host:port`, `[v6]:port` or `unix:/path`.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-ID` are believed. "
+        "From everybody else these headers are set anew.",
+    )
+    timeouts: ListenerTimeouts = Field(
+        default=ListenerTimeouts(), description="Patience with clients."
+    )
+    limits: ListenerLimits = Field(
+        default=ListenerLimits(), description="Bounds on what clients may send or open."
+    )
+
+
+class AdminConfig(Section):
+    """Where the admin API, the metrics and the command line's other end listen."""
+
+    bind: Bind = Field(
+        default="127.0.0.1:9900",
+        description="Where to listen. Unless this is a loopback address or a Unix socket, "
+        "`token` is required.",
+    )
+    token: OptionalSecret = Field(
+        default=None, description="The bearer token that may see and change everything."
+    )
+    read_token: OptionalSecret = Field(
+        default=None, description="A second bearer token, which may only look. Needs `token`."
+    )
+
+
+class AccessLogConfig(Section):
+    """One line per request."""
+
+    path: Text = Field(default="stdout", description="`stdout`, `off`, or the path of a file.")
+    format: Annotated[LogFormat, _choice("json", "combined")] = Field(
+        default="json",
+        description="`json`, or `combined`, the format of Apache and nginx.",
+    )
+
+
+class RouteConfig(Section):
+    """Requests for this host and path belong to the service."""
+
+    host: Host | None = Field(
+        default=None,
+        description="An exact host, or `*.example.com` for the hosts below it. "
+        "Without it the route takes any host.",
+    )
+    path: RoutePath = Field(
+        default="/",
+        description="A path prefix on segment borders: `/api` takes `/api` and `/api/users`, "
+        "but not `/apiary`.",
+    )
+
+
+class EndpointConfig(Section):
+    """One address of a pool; the address alone may stand for the mapping."""
+
+    address: Address = Field(description="`host:port`, `[v6]:port` or `unix:/path`.")
+    weight: Annotated[int, *_integer(1, 1000, "a number")] = Field(
+        default=1, description="Its share of the pool's requests, beside the other endpoints'."
+    )
+
+
+def _endpoint(value: Any) -> Any:
+    """What is wrong with a plain address is wrong with the list's item, not with a key in it."""
+    if isinstance(value, dict):
+        return value
+    return EndpointConfig.model_construct(address=addresses.address(value))
+
+
+_endpoint_schema = {
+    "anyOf": [
+        {"type": "string", "pattern": rf"^({addresses.ADDRESS})$|\$\{{"},
+        EndpointConfig.model_json_schema(),
+    ]
+}
+
+
+class PoolConfig(Section):
+    """Endpoints that run one release."""
+
+    endpoints: tuple[
+        Annotated[EndpointConfig, BeforeValidator(_endpoint), WithJsonSchema(_endpoint_schema)], ...
+    ] = Field(
+        default=(),
+        description="Addresses, each alone or with its weight. "
+        "Empty means an idle pool that waits for its first deploy.",
+    )
+    release: Release = Field(
+        default=None,
+        description="The name of the release that runs here, for headers, logs and decisions.",
+    )
+
+
+class PreviewConfig(Section):
+    """Requests that name their pool themselves, whatever the weights say."""
+
+    header: Token = Field(
+        default="X-Turnout-Preview", description="The header whose value is `<secret>:<pool>`."
+    )
+    cookie: Token = Field(default="turnout_preview", description="A cookie that may say the same.")
+    secret: Secret = Field(
+        default=SecretStr(""), description="Who knows it may preview. Empty turns previews off."
+    )
+
+
+class StickyConfig(Section):
+    """Whether a client stays with the pool it was first given."""
+
+    kind: StickyKind = Field(
+        default="none",
+        alias="by",
+        description="What a client is recognised by: a signed `cookie`, a request header "
+        "(`header:NAME`), its address (`client_ip`), or nothing (`none`).",
+    )
+    cookie: Token = Field(
+        default="turnout",
+        description="The cookie's name. Services that share a host need different ones.",
+    )
+    max_idle: PositiveDuration = Field(
+        default=3600.0, description="A cookie not seen for this long is void."
+    )
+    max_age: PositiveDuration = Field(
+        default=86_400.0, description="A cookie is void after this long, however often it is seen."
+    )
+    on_zero: Annotated[OnZero, _choice("move", "finish")] = Field(
+        default="move",
+        description="What a bound client does when its pool's weight becomes 0: `move` to the "
+        "other pool with its next request, or `finish` its session there until the drain's "
+        "deadline (only by cookie).",
+    )
+    on_unavailable: Annotated[OnUnavailable, _choice("fallback", "fail")] = Field(
+        default="fallback",
+        description="What a bound client gets while its pool has no available endpoint: "
+        "an answer of the other pool (`fallback`), or 503 (`fail`).",
+    )
+    endpoint: Switch = Field(
+        default=False, description="Stick to one endpoint of the pool too, not only to the pool."
+    )
+    secret: Secret = Field(
+        default=SecretStr(""),
+        description="Signs the cookies. Empty means one that is made once and kept in the state.",
+    )
+
+    @property
+    def by(self) -> StickyBy:
+        return "header" if self.header else self.kind  # type: ignore[return-value]
+
+    @property
+    def header(self) -> str | None:
+        """The name in `by: header:NAME`."""
+        return self.kind.partition(":")[2] or None
+
+
+class ServiceTimeouts(Section):
+    connect: PositiveDuration = Field(
+        default=5.0, description="How long connecting to an endpoint may take."
+    )
+    response: PositiveDuration = Field(
+        default=60.0,
+        description="How long the first byte of the answer may take, after the request was sent.",
+    )
+    read_stall: PositiveDuration = Field(
+        default=30.0, description="The longest silence of an endpoint within an answer's body."
+    )
+    client_body: PositiveDuration = Field(
+        default=30.0, description="The longest silence of a client within a request's body."
+    )
+    upstream_idle: Duration = Field(
+        default=60.0, description="How long an unused connection to an endpoint is kept."
+    )
+    tunnel_idle: PositiveDuration = Field(
+        default=600.0, description="The longest silence of both sides of a WebSocket or tunnel."
+    )
+
+
+class ServiceLimits(Section):
+    max_body: Size = Field(
+        default=0,
+        description="The largest request body; larger ones are answered with 413. "
+        "0 means no limit.",
+    )
+
+
+class DrainConfig(Section):
+    """How long what is in flight may go on when a pool or an endpoint is left."""
+
+    requests: Duration = Field(default=30.0, description="Patience with ordinary requests.")
+    streams: Duration = Field(
+        default=300.0, description="Patience with event streams, WebSockets and other tunnels."
+    )
+    spread: Duration = Field(
+        default=10.0,
+        description="At the deadline tunnels are closed one by one over this time, "
+        "so that their clients do not all come back at once.",
+    )
+
+
+class HeadersConfig(Section):
+    pass_pool: Switch = Field(
+        default=True,
+        description="Send `X-Turnout-Pool` and `X-Turnout-Release` to the endpoint.",
+    )
+    expose_pool: Switch = Field(default=False, description="Send them to the client too.")
+
+
+class ServiceDefaults(Section):
+    """What every service has unless it says otherwise; mappings are merged key by key."""
+
+    preview: PreviewConfig | None = Field(
+        default=None, description="Lets those who know a secret choose their pool."
+    )
+    sticky: StickyConfig = Field(
+        default=StickyConfig(), description="Whether clients stay with their pool."
+    )
+    balance: Annotated[Balance, _choice("least_requests", "round_robin", "hash")] = Field(
+        default="least_requests",
+        description="How a pool's endpoints share its requests: `least_requests` (the less busy "
+        "of two drawn by weight), `round_robin` (in turn, by weight), or `hash` (the same "
+        "client to the same endpoint, as far as possible).",
+    )
+    timeouts: ServiceTimeouts = Field(
+        default=ServiceTimeouts(), description="Patience with endpoints and bodies."
+    )
+    limits: ServiceLimits = Field(default=ServiceLimits(), description="Bounds on requests.")
+    drain: DrainConfig = Field(
+        default=DrainConfig(), description="Deadlines for what is in flight in a pool that is left."
+    )
+    headers: HeadersConfig = Field(
+        default=HeadersConfig(), description="Who is told of pool and release."
+    )
+
+
+class ServiceConfig(ServiceDefaults):
+    """What is deployed: its routes, its one or two pools, and how traffic is split."""
+
+    routes: tuple[RouteConfig, ...] = Field(
+        description="Which requests belong to the service. The most specific host wins, "
+        "then the longest path.",
+        json_schema_extra={"minItems": 1},
+    )
+    pools: dict[Key, PoolConfig] = Field(
+        description="One or two pools by name, usually `blue` and `green`.",
+        json_schema_extra={
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": MOST_POOLS,
+        },
+    )
+    active: Name = Field(description="The pool in charge.")
+    weights: dict[str, Percent] | None = Field(
+        default=None,
+        description="Each pool's share of new traffic in percent, with two decimals at most; "
+        "together 100. Without it the active pool has all.",
+    )
+
+    def declared_weights(self) -> dict[str, int]:
+        """Hundredths of a percent for every pool: the file's, or all of it to the active one."""
+        declared = self.weights or {self.active: WHOLE}
+        return {pool: declared.get(pool, 0) for pool in self.pools}
+
+
+class Config(Section):
+    """The whole file, `defaults` already merged into the services."""
+
+    listeners: tuple[ListenerConfig, ...] = Field(
+        description="Addresses that clients connect to; at least one.",
+        json_schema_extra={"minItems": 1},
+    )
+    admin: AdminConfig = Field(
+        default=AdminConfig(), description="The admin API, with health and metrics."
+    )
+    workers: Annotated[
+        int | Literal["auto"],
+        Kind("a number, or `auto`"),
+        BeforeValidator(values.workers),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"const": "auto"},
+                    {"type": "integer", "minimum": 1, "maximum": values.MOST_WORKERS},
+                    _FROM_ENVIRONMENT,
+                ]
+            }
+        ),
+    ] = Field(
+        default="auto",
+        description="Processes that carry traffic. `auto` means one per usable core.",
+    )
+    state: Text = Field(
+        default="var/turnout",
+        description="The directory where run-time changes and keys are kept. "
+        "A restart is needed to change it.",
+    )
+    shutdown_timeout: Duration = Field(
+        default=30.0, description="How long requests in flight may go on when the proxy stops."
+    )
+    access_log: AccessLogConfig = Field(
+        default=AccessLogConfig(), description="One line per request."
+    )
+    defaults: ServiceDefaults = Field(
+        default=ServiceDefaults(),
+        description="Keys for every service: any but `routes`, `pools`, `active` and `weights`. "
+        "A service's own keys win, mapping by mapping.",
+    )
+    services: dict[Key, ServiceConfig] = Field(
+        description="What is deployed behind the proxy, by name. May be empty: `{}`.",
+        json_schema_extra={"additionalProperties": False},
+    )
+
+    def view(self) -> dict[str, Any]:
+        """The effective configuration as plain values as one writes them, secrets as `***`."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"defaults"})
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of the file."""
+    body = Config.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Turnout configuration",
+        **_without_titles(body),
+    }
+
+
+def _without_titles(schema: Any) -> Any:
+    """Pydantic titles every property with its own name, which helps nobody."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_titles(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.control.config import values
+from proxy.control.config.problem import Wrong
+from proxy.control.config.values import Expanded
+
+PARSERS: list[Callable[[Any], Any]] = [
+    values.boolean,
+    values.duration,
+    values.name,
+    values.percent,
+    values.positive_duration,
+    values.positive_size,
+    values.release,
+    values.secret,
+    values.size,
+    values.sticky_by,
+    values.text,
+    values.token,
+    values.workers,
+    lambda value: values.integer(value, least=1, most=10),
+    lambda value: values.choice(value, ("json", "combined")),
+]
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.text(alphabet="0123456789.-+%eE_ smhdKMGiB").map(Expanded)
+    | st.text(alphabet="0123456789.-smhdKMGiB:/[]*")
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.text(), st.integers(), max_size=2)
+)
+
+
+@given(ANYTHING)
+def test_whatever_a_value_is_it_is_taken_or_called_wrong(value: Any) -> None:
+    for parse in PARSERS:
+        try:
+            parse(value)
+        except Wrong as wrong:
+            assert str(wrong).isprintable()  # noqa: PT017 - most values are wrong, not all
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("0s", 0),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("24h", 86_400),
+        ("2d", 172_800),
+    ],
+)
+def test_durations_are_seconds(written: str, seconds: float) -> None:
+    assert values.duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "s",
+        "30",
+        "-5s",
+        "+5s",
+        "5 s",
+        "1h!30m",
+        "1.2.3s",
+        ".5s",
+        "5y",
+        "3mm",
+        "٣s",
+        "1e3s",
+        "soon",
+    ],
+)
+def test_nonsense_is_no_duration(written: str) -> None:
+    with pytest.raises(Wrong):
+        values.duration(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (30, "30s"),
+        (1.5, "1.5s"),
+        ("30", "30s"),
+        ("-5s", "5s"),
+        ("5 min", "5m"),
+        ("30 seconds", "30s"),
+    ],
+)
+def test_a_slip_in_a_duration_is_understood(written: Any, meant: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.duration(written)
+    assert caught.value.suggestion == meant
+    assert "a duration such as 250ms, 30s" in caught.value.expected
+
+
+@pytest.mark.parametrize("written", ["99999999h", "9" * 500 + "s", "9" * 5000 + "d"])
+def test_a_duration_beyond_ten_years_is_refused(written: str) -> None:
+    with pytest.raises(Wrong, match="ten years at most"):
+        values.duration(written)
+
+
+def test_some_durations_must_be_longer_than_nothing() -> None:
+    assert values.positive_duration("1ms") == 0.001
+    with pytest.raises(Wrong, match="longer than 0s"):
+        values.positive_duration("0s")
+
+
+@given(st.integers(0, 10**10))
+def test_a_duration_survives_being_written(milliseconds: int) -> None:
+    seconds = milliseconds / 1000
+    assert values.duration(values.duration_text(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (60, "60s"),
+        (75, "75s"),
+        (90.5, "90.5s"),
+        (600, "10m"),
+        (3600, "1h"),
+        (5400, "1h30m"),
+        (3661, "1h1m1s"),
+        (86_400, "24h"),
+    ],
+)
+def test_durations_are_written_as_people_write_them(seconds: float, written: str) -> None:
+    assert values.duration_text(seconds) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [
+        ("64KiB", 65_536),
+        ("1MiB", 2**20),
+        ("2GiB", 2**31),
+        ("512B", 512),
+        ("512", 512),
+        (512, 512),
+        (0, 0),
+    ],
+)
+def test_sizes_are_bytes(written: Any, count: int) -> None:
+    assert values.size(written) == count
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("64KB", "64KiB"),
+        ("64k", "64KiB"),
+        ("1 MiB", "1MiB"),
+        ("1.5MiB", ""),
+        (-1, ""),
+        (True, ""),
+        ("KiB", ""),
+    ],
+)
+def test_a_slip_in_a_size_is_refused_with_what_was_meant(written: Any, meant: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.size(written)
+    assert caught.value.suggestion == meant
+
+
+@given(st.integers(0, 2**50))
+def test_a_size_survives_being_written(count: int) -> None:
+    assert values.size(values.size_text(count)) == count
+
+
+@pytest.mark.parametrize(
+    ("written", "hundredths"),
+    [
+        (90, 9000),
+        (12.5, 1250),
+        (33.33, 3333),
+        (0.05, 5),
+        (Decimal("99.95"), 9995),
+        (Expanded("7.5"), 750),
+    ],
+)
+def test_percentages_are_hundredths(written: Any, hundredths: int) -> None:
+    assert values.percent(written) == hundredths
+
+
+@pytest.mark.parametrize(
+    "written", [-1, 100.01, 33.333, math.nan, math.inf, True, "90", "90%", None]
+)
+def test_what_is_no_percentage_is_refused(written: Any) -> None:
+    with pytest.raises(Wrong):
+        values.percent(written)
+
+
+@given(st.integers(0, 10_000))
+def test_every_hundredth_of_a_percent_survives_being_written(hundredths: int) -> None:
+    assert values.percent(values.percent_number(hundredths)) == hundredths
+
+
+def test_whole_percentages_are_written_whole() -> None:
+    assert repr(values.percent_number(9000)) == "90"
+    assert repr(values.percent_number(3750)) == "37.5"
+
+
+def test_text_from_the_environment_may_be_a_number_or_a_boolean() -> None:
+    assert values.integer(Expanded("4"), least=1, most=10) == 4
+    assert values.boolean(Expanded("true")) is True
+    assert values.workers(Expanded("4")) == 4
+    assert values.workers(Expanded("auto")) == "auto"
+    assert type(values.text(Expanded("4"))) is str
+
+
+def test_quoted_numbers_of_the_file_are_no_numbers() -> None:
+    with pytest.raises(Wrong, match="did you mean 4 without quotes"):
+        values.integer("4", least=1, most=10)
+
+
+def test_the_words_of_old_yaml_are_no_booleans_but_understood() -> None:
+    with pytest.raises(Wrong, match="did you mean false"):
+        values.boolean("off")
+
+
+def test_numbers_must_be_quoted_where_text_is_wanted() -> None:
+    with pytest.raises(Wrong, match="in quotes"):
+        values.release(1.1)
+
+
+@pytest.mark.parametrize("written", ["blue", "v2", "eu-west.1", "_x", "A" * 63])
+def test_names_of_services_and_pools(written: str) -> None:
+    assert values.name(written) == written
+
+
+@pytest.mark.parametrize("written", ["", "a b", "-a", "a/b", "a:b", "ü", "A" * 64, "a\n", "."])
+def test_names_that_would_break_paths_or_cookies_are_refused(written: str) -> None:
+    with pytest.raises(Wrong):
+        values.name(written)
+
+
+def test_a_secret_is_never_shown() -> None:
+    with pytest.raises(Wrong) as caught:
+        values.secret("hunter2\n")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(Wrong) as caught:
+        values.secret(271828)
+    assert "271828" not in str(caught.value)
+
+
+def test_an_empty_secret_is_a_secret_and_an_empty_release_is_none() -> None:
+    assert values.secret("") == ""
+    assert values.release("") is None
+
+
+@pytest.mark.parametrize("written", ["none", "cookie", "client_ip", "header:X-User"])
+def test_what_clients_are_recognised_by(written: str) -> None:
+    assert values.sticky_by(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("cooky", "cookie"), ("header", "header:X-User-Id"), ("header:", "header:X-User-Id")],
+)
+def test_a_slip_in_what_clients_are_recognised_by(written: str, meant: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.sticky_by(written)
+    assert caught.value.suggestion == meant
