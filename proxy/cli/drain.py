@@ -35,7 +35,9 @@ def drain(session: Session, target: str, wait: bool, timeout: str | None, undo: 
 
     if undo and wait:
         raise click.UsageError("--undo ends a drain, so there is nothing to --wait for")
-    limit_s = None if timeout is None else seconds(timeout)
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout bounds the waiting: give it with --wait")
+    limit_s = None if timeout is None else seconds("--timeout", timeout)
     service, body = parse_target(target)
     answer = session.client.post(service_path(service, "drain"), {**body, "undo": undo})
     if undo:

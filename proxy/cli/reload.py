@@ -8,21 +8,22 @@ import click
 
 from proxy.cli import words
 from proxy.cli.exits import CommandError, ExitCode
-from proxy.cli.session import Session, with_session, write_body
+from proxy.cli.session import Session, with_session
 
 
 @click.command()
 @with_session
 def reload(session: Session) -> int:
     """Read the configuration's file again and apply it; an invalid one changes nothing."""
-    answer = session.client.post("/v1/config/reload", {})
-    is_applied = bool(answer.value.get("applied", True))
-    if session.is_json:
-        write_body(answer.body)
-        return ExitCode.DONE if is_applied else ExitCode.USAGE
-    if not is_applied:
-        raise not_applied(answer.value)
-    click.echo(applied(answer.value))
+    from proxy.cli.client import RefusedError  # noqa: PLC0415 - http.client
+
+    try:
+        answer = session.client.post("/v1/config/reload", {})
+    except RefusedError as refusal:
+        if session.is_json or not refusal.details:
+            raise
+        raise not_applied(refusal.code, refusal.details) from refusal
+    session.tell(answer, applied)
     return ExitCode.DONE
 
 
@@ -36,8 +37,5 @@ def applied(view: dict[str, Any]) -> str:
     return "\n".join([f"{head} {words.count(len(changes), 'change')}", *lines])
 
 
-def not_applied(view: dict[str, Any]) -> CommandError:
-    errors = tuple(str(error) for error in view.get("errors", []))
-    return CommandError(
-        ExitCode.USAGE, "the configuration is not valid; nothing was changed", errors
-    )
+def not_applied(code: ExitCode, errors: tuple[str, ...]) -> CommandError:
+    return CommandError(code, "the configuration is not valid; nothing was changed", errors)

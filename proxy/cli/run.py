@@ -24,6 +24,7 @@ def run(config: str | None, option: str | None, **_unused: object) -> int:
 
     SIGTERM ends it gracefully, SIGHUP reads the configuration again.
     """
+    path = config_path(config, option)
     from proxy.process.supervisor import main  # noqa: PLC0415 - the whole program
 
-    return main(config_path(config, option))
+    return main(path)

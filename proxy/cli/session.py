@@ -117,14 +117,12 @@ def _options(verb: Decorated, *, hidden: bool) -> Decorated:
     return verb
 
 
-def seconds(text: str) -> float:
-    """Seconds of a duration such as `30s`, `5m` or `1h30m`."""
-    import durationpy  # noqa: PLC0415 - few verbs take a duration
+def seconds(option: str, text: str) -> float:
+    """Seconds of a duration given to `option`, such as `30s`, `5m` or `1h30m`."""
+    from proxy.control.config.problem import Wrong  # noqa: PLC0415 - few verbs take a duration
+    from proxy.control.config.values import duration  # noqa: PLC0415 - the same
 
     try:
-        found = float(durationpy.from_str(text).total_seconds())
-    except (durationpy.DurationError, ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is not a duration (as 30s, 5m or 1h30m)") from error
-    if found < 0:
-        raise click.BadParameter(f"{text!r} is negative")
-    return found
+        return duration(text)
+    except Wrong as wrong:
+        raise click.UsageError(f"{option} {wrong}") from wrong

@@ -116,3 +116,17 @@ def test_a_configuration_that_is_asked_for_must_be_there() -> None:
         default_address("nowhere.yaml")
     assert caught.value.code == ExitCode.USAGE
     assert "nowhere.yaml" in caught.value.sentence
+
+
+def test_where_the_look_cannot_tell_the_loader_does(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "admin: {\n  bind: 127.0.0.1:9955}\nlisteners: [{bind: '127.0.0.1:80'}]\nservices: {}\n"
+    )
+    assert default_address("c.yaml").port == 9955
+
+
+def test_an_invalid_file_that_does_not_tell_asks_for_the_address(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("admin: {\n  bind: 127.0.0.1:9955\nlisteners: 3\n")
+    with pytest.raises(CommandError, match="--admin") as caught:
+        default_address("c.yaml")
+    assert caught.value.code == ExitCode.USAGE

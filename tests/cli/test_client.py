@@ -132,7 +132,7 @@ def talker() -> Iterator[Callable[[bytes], str]]:
 
 
 def test_an_admin_that_stays_silent_is_given_up(talker: Callable[[bytes], str]) -> None:
-    with pytest.raises(CommandError, match="no answer within 0.2 s") as caught:
+    with pytest.raises(CommandError, match=r"no answer within 0\.2 s") as caught:
         client(talker(b"")).get("/v1/status", timeout_s=0.2)
     assert caught.value.code == ExitCode.UNREACHABLE
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from proxy.cli import decisions as module
 
 Build = Callable[..., Any]
 
@@ -63,7 +62,7 @@ def test_following_shows_each_new_record_once(
         if next(polls, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     ran = turnout("decisions", "shop", "--follow")
     assert ran.code == 0
     assert [line.split()[0] for line in ran.out.splitlines()] == ["1", "2", "3"]

@@ -139,3 +139,8 @@ def test_a_timeout_that_is_no_duration_is_a_usage_error(
     assert ran.code == 2
     assert "duration" in ran.err
     assert admin.calls == []
+
+
+def test_a_timeout_without_waiting_is_a_usage_error(admin: Any, turnout: Build) -> None:
+    assert turnout("drain", "shop", "--timeout", "5m").code == 2
+    assert admin.calls == []
