@@ -48,7 +48,7 @@ def drain(session: Session, target: str, wait: bool, timeout: str | None, undo: 
         return ExitCode.DONE
     if not session.is_json:
         click.echo(sentence(service, answer.value))
-    return Waiting(session, service, limit_s).until_empty()
+    return Waiting(session, service, drain_of(answer.value), limit_s).until_empty()
 
 
 def parse_target(text: str) -> tuple[str, dict[str, Any]]:
@@ -86,11 +86,13 @@ class Waiting:
         self,
         session: Session,
         service: str,
+        begun: dict[str, Any] | None,
         limit_s: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._service = service
+        self._subject = None if begun is None else _subject(begun)
         self._clock = clock
         self._limit_at = None if limit_s is None else clock() + limit_s
         self._overdue_since: float | None = None
@@ -100,12 +102,17 @@ class Waiting:
             asked_at = self._clock()
             answer = self._ask()
             found = drain_of(answer.value)
+            if found is not None and _subject(found) != self._subject:
+                answer, found = self._look_aside()
             if found is None or is_over(found):
-                self._session.tell(answer, lambda view: sentence(self._service, view))
-                return ExitCode.DONE
+                return self._finish(answer, found)
             if self._is_too_late(found):
                 return self._give_up(answer.body, found)
             self._pause(asked_at)
+
+    def _finish(self, answer: Any, found: dict[str, Any] | None) -> int:
+        self._session.tell(answer, lambda _view: sentence(self._service, found))
+        return ExitCode.DONE
 
     def _ask(self) -> Any:
         from proxy.cli.client import service_path  # noqa: PLC0415 - http.client
@@ -115,6 +122,23 @@ class Waiting:
             wait_s = min(wait_s, max(0.0, self._limit_at - self._clock()))
         path = f"{service_path(self._service, 'drain')}?wait={wait_s * 1000:.0f}ms"
         return self._session.client.get(path, timeout_s=wait_s + 10)
+
+    def _look_aside(self) -> tuple[Any, dict[str, Any] | None]:
+        """Another drain of the service has begun since, and the API shows that one: count ours."""
+        from proxy.cli.client import service_path  # noqa: PLC0415 - http.client
+
+        answer = self._session.client.get(service_path(self._service))
+        pool, address = self._subject or (None, None)
+        view = answer.value["pools"].get(pool)
+        if view is None:
+            return answer, None
+        remaining = dict(view["in_flight"])
+        if address is not None:
+            listed = {each["address"]: each["in_flight"] for each in view["endpoints"]}
+            remaining = {"request": listed.get(address, 0)}
+        # Its deadline is not in this view; it does not pass before the proxy cuts what is left.
+        found = {"pool": pool, "endpoint": address, "remaining": remaining, "deadline_s": 1.0}
+        return answer, found
 
     def _is_too_late(self, found: dict[str, Any]) -> bool:
         now = self._clock()
@@ -141,6 +165,10 @@ class Waiting:
             f" {words.remaining(found['remaining'])} left; the drain goes on",
             items,
         )
+
+
+def _subject(found: dict[str, Any]) -> tuple[str | None, str | None]:
+    return found.get("pool"), found.get("endpoint")
 
 
 def is_over(found: dict[str, Any]) -> bool:

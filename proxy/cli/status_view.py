@@ -78,6 +78,8 @@ def _troubles(status: View) -> Iterator[RenderableType]:
         head = "the last reload failed; the configuration before it still serves:"
         yield Text(f"! {head}", style="bold red")
         yield from (_indented(Text(error, style="red")) for error in errors)
+    if problem := status.get("problem"):
+        yield Text(f"! {problem}", style="bold red")
     if problem := (status.get("state") or {}).get("problem"):
         yield Text(f"! state: {problem}", style="bold red")
 
@@ -87,6 +89,8 @@ def _title(service: View) -> Text:
     active = f"active {service.get('active')}"
     if service.get("candidate"):
         active += f", candidate {service['candidate']}"
+    if service.get("is_leaving"):
+        active += ", removed from the configuration: ends what is in flight"
     return text.append(f"  {active}", style="not bold dim")
 
 
@@ -130,7 +134,7 @@ def _pool_row(
         str(pool.get("release") or "-"),
         _availability(pool),
         words.number(in_flight(pool)),
-        words.number(requests(pool)),
+        words.number(requests(service, name)),
     ]
 
 
@@ -145,27 +149,23 @@ def bar(percent: float, cells: int, colour: str) -> Text:
 
 
 def _availability(pool: View) -> Text:
+    # A pool that was left drains, so nothing of it is available; whether it is up still matters.
+    key = "up" if pool.get("draining") else "available"
     endpoints = pool.get("endpoints") or []
-    available = sum(1 for endpoint in endpoints if endpoint.get("available"))
-    style = "" if available == len(endpoints) else ("yellow" if available else "red")
-    return Text(f"{available}/{len(endpoints)}", style=style)
+    good = sum(1 for endpoint in endpoints if endpoint.get(key))
+    style = "" if good == len(endpoints) else ("yellow" if good else "red")
+    return Text(f"{good}/{len(endpoints)}", style=style)
 
 
 def in_flight(pool: View) -> int:
     """Exchanges of a pool in flight, of all classes."""
-    found = pool.get("in_flight")
-    if isinstance(found, Mapping):
-        return sum(int(value) for value in found.values())
-    return int(found) if found is not None else _sum(pool, "in_flight")
+    return sum(int(value) for value in (pool.get("in_flight") or {}).values())
 
 
-def requests(pool: View) -> int:
-    found = pool.get("requests")
-    return int(found) if isinstance(found, int) else _sum(pool, "requests")
-
-
-def _sum(pool: View, key: str) -> int:
-    return sum(int(endpoint.get(key) or 0) for endpoint in pool.get("endpoints") or [])
+def requests(service: View, pool: str) -> int:
+    """Requests a pool has answered since the counters began."""
+    counts = (service.get("counts") or {}).get(pool) or {}
+    return int(counts.get("requests") or 0)
 
 
 def _endpoints(service: View, paper: Paper) -> RenderableType:

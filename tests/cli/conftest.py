@@ -173,10 +173,12 @@ def service_view() -> Callable[..., dict[str, Any]]:
             "pools": {
                 "blue": {
                     "release": "v41",
+                    "in_flight": {"request": 9, "stream": 2, "tunnel": 1},
                     "endpoints": [endpoint("127.0.0.1:9001"), endpoint("127.0.0.1:9002")],
                 },
                 "green": {
                     "release": "v42",
+                    "in_flight": {"request": 1, "stream": 0, "tunnel": 0},
                     "endpoints": [
                         endpoint(
                             "unix:/run/g.sock",
@@ -192,6 +194,7 @@ def service_view() -> Callable[..., dict[str, Any]]:
             "drain": None,
             "lockout": None,
             "overrides": [],
+            "counts": {"blue": {"requests": 10220}, "green": {"requests": 1103}},
             "revision": 4,
             **more,
         }

@@ -101,7 +101,7 @@ def test_empty_but_not_done_goes_on_waiting(admin: Any, turnout: Build, drain_vi
 def test_the_verbs_own_timeout_is_exit_5_and_names_what_is_left(
     admin: Any, turnout: Build, drain_view: Build
 ) -> None:
-    item = {"kind": "tunnel", "age_s": 62.0, "endpoint": "127.0.0.1:9001", "route": "GET /ws"}
+    item = {"class": "tunnel", "age_s": 62.0, "endpoint": "127.0.0.1:9001", "route": "GET /ws"}
     admin.set(BEGIN, 202, drain_view(0, 1))
     admin.set(LOOK, 200, drain_view(0, 1, items=[item]))
     ran = turnout("drain", "shop", "--wait", "--timeout", "200ms")
@@ -144,3 +144,28 @@ def test_a_timeout_that_is_no_duration_is_a_usage_error(
 def test_a_timeout_without_waiting_is_a_usage_error(admin: Any, turnout: Build) -> None:
     assert turnout("drain", "shop", "--timeout", "5m").code == 2
     assert admin.calls == []
+
+
+def test_another_drain_that_began_since_is_not_waited_for(
+    admin: Any, turnout: Build, drain_view: Build, service_view: Build
+) -> None:
+    view = service_view()
+    admin.set(BEGIN, 202, drain_view(2))
+    admin.set(LOOK, 200, drain_view(1, pool="green", endpoint="unix:/run/g.sock"))
+    admin.then("GET /v1/services/shop", 200, view)
+    empty = {**view["pools"]["blue"], "in_flight": {"request": 0, "stream": 0, "tunnel": 0}}
+    admin.then("GET /v1/services/shop", 200, {**view, "pools": {"blue": empty}})
+    ran = turnout("drain", "shop/blue", "--wait")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == "shop: blue is empty."
+    assert len(admin.calls) == 5
+
+
+def test_an_endpoint_that_was_removed_meanwhile_is_empty(
+    admin: Any, turnout: Build, drain_view: Build, service_view: Build
+) -> None:
+    admin.set(BEGIN, 202, drain_view(2, endpoint="10.0.0.9:80"))
+    admin.set(LOOK, 200, drain_view(1))
+    admin.set("GET /v1/services/shop", 200, service_view())
+    ran = turnout("drain", "shop/blue/10.0.0.9:80", "--wait")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "shop: 10.0.0.9:80 of blue is empty.")

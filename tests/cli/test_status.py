@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -169,3 +170,17 @@ def test_watching_without_a_terminal_prints_page_after_page(admin: Any, status_v
         process.send_signal(2)
         assert process.wait(10) == 0
     assert pages == [status_view(), status_view()]
+
+
+def test_the_pool_that_was_left_is_not_called_down_while_it_drains(
+    admin: Any, turnout: Build, service_view: Build
+) -> None:
+    view = service_view(0)
+    blue = view["pools"]["blue"]
+    blue["draining"] = True
+    for endpoint in blue["endpoints"]:
+        endpoint.update(available=False, draining=True)
+    admin.set("GET /v1/services/shop", 200, view)
+    out = turnout("status", "shop").out
+    assert "2/2" in out
+    assert re.search(r"127\.0\.0\.1:9001 +blue +draining ", out)
