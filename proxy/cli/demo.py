@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +19,15 @@ from proxy.cli.session import local_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NEXT = """
-What to try next:
-  turnout check config/turnout.yaml       is the example configuration valid?
-  turnout run config/turnout.yaml         the proxy on :8080, its admin on :9900
-  turnout status --watch                  pools, shares, drains
-  turnout weights shop blue=90 green=10   by hand, with --ttl 2h for a while
-  turnout switch shop --to green          all at once, guarded
-  turnout drain shop --wait               returns when the old pool is empty
-  turnout rollback shop                   and back"""
+NEXT = {
+    "check config/turnout.yaml": "is the example configuration valid?",
+    "run config/turnout.yaml": "the proxy on :8080, its admin on :9900",
+    "status --watch": "pools, shares, drains",
+    "weights shop blue=90 green=10": "by hand; --ttl 2h for a while",
+    "switch shop --to green": "all at once, guarded",
+    "drain shop --wait": "returns when the old pool is empty",
+    "rollback shop": "and back",
+}
 
 
 @click.command()
@@ -56,6 +58,7 @@ async def _guarded(seconds: float) -> int:
         except asyncio.CancelledError:
             if not received:
                 raise
+            click.echo("turnout: demo ended early; everything it started has been ended", err=True)
             return 128 + received[0]
 
 
@@ -93,12 +96,23 @@ async def play(seconds: float) -> int:
             async with stage_in(Path(directory)) as stage:
                 told_by.say(
                     f"the proxy listens on http://{stage.host}:{stage.port}; load begins. Look on with\n"
-                    f"turnout status --watch --admin {stage.client.address}"
+                    f"{program()} status --watch --admin {stage.client.address}"
                 )
                 report = await Story(stage, told_by, seconds).tell()
             told_by.end(report)
         finally:
             if isinstance(told_by, LiveTeller):
                 told_by.close()
-    click.echo(NEXT)
+    click.echo("\n".join(["\nWhat to try next:", *next_lines(program())]))
     return ExitCode.DONE if report.is_good else ExitCode.REFUSED
+
+
+def program() -> str:
+    """How this shell can call us: `turnout`, or the path the demo was started by (make demo)."""
+    is_path = Path(sys.argv[0]).name == "turnout"
+    return sys.argv[0] if is_path and shutil.which("turnout") is None else "turnout"
+
+
+def next_lines(name: str) -> list[str]:
+    width = max(len(command) for command in NEXT)
+    return [f"  {name} {command:{width}}  {what}" for command, what in NEXT.items()]

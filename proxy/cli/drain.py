@@ -48,7 +48,10 @@ def drain(session: Session, target: str, wait: bool, timeout: str | None, undo: 
         return ExitCode.DONE
     if not session.is_json:
         click.echo(sentence(service, answer.value))
-    return Waiting(session, service, drain_of(answer.value), limit_s).until_empty()
+    try:
+        return Waiting(session, service, drain_of(answer.value), limit_s).until_empty()
+    except KeyboardInterrupt as interrupt:
+        raise CommandError(ExitCode.INTERRUPTED, f"{service}: the drain goes on") from interrupt
 
 
 def parse_target(text: str) -> tuple[str, dict[str, Any]]:

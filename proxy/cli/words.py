@@ -115,7 +115,8 @@ def setting(value: Any) -> str:
             return setting(value["endpoints"]) + release
         if isinstance(value.get("address"), str):
             return str(value["address"])
-        return ", ".join(f"{key} {setting(inner)}" for key, inner in value.items())
+        said = {key: inner for key, inner in value.items() if inner is not None}
+        return ", ".join(f"{key} {setting(inner)}" for key, inner in said.items())
     if isinstance(value, list | tuple):
         return ", ".join(setting(inner) for inner in value) or "none"
     return "none" if value is None else str(value)

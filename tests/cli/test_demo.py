@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli.demo import NEXT, next_lines, program
+from proxy.cli.main import VERBS
+
 COMMAND = [sys.executable, "-u", "-m", "proxy.cli.main", "demo", "--seconds", "6"]
 
 
@@ -71,3 +74,15 @@ def test_a_signal_ends_everything_in_order(stage: Path, number: signal.Signals) 
         process.stdout.read()
         assert process.wait(30) == 128 + number
     assert of_this_demo(stage) == []
+
+
+def test_what_to_try_next_are_verbs_that_exist_and_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert {command.split()[0] for command in NEXT} <= set(VERBS)
+    assert next_lines("turnout")[-1].startswith("  turnout rollback shop  ")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/turnout", "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == ".venv/bin/turnout"
+    monkeypatch.setattr(sys, "argv", ["-m", "demo"])
+    assert program() == "turnout"

@@ -169,3 +169,15 @@ def test_an_endpoint_that_was_removed_meanwhile_is_empty(
     admin.set("GET /v1/services/shop", 200, service_view())
     ran = turnout("drain", "shop/blue/10.0.0.9:80", "--wait")
     assert (ran.code, ran.out.splitlines()[-1]) == (0, "shop: 10.0.0.9:80 of blue is empty.")
+
+
+def test_an_interrupted_wait_says_that_the_drain_goes_on(
+    admin: Any, turnout: Build, drain_view: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_waiting: module.Waiting) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Waiting, "until_empty", interrupt)
+    admin.set(BEGIN, 202, drain_view(1))
+    ran = turnout("drain", "shop", "--wait")
+    assert (ran.code, ran.err) == (130, "turnout: shop: the drain goes on\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from proxy.cli.main import VERBS, VerbGroup
-from proxy.cli.main import turnout as command
 
 HEAVY = {"aiohttp", "uvloop", "pydantic", "yaml", "yamlcore", "asyncio", "httptools", "watchfiles"}
 
@@ -123,6 +122,14 @@ def test_a_reader_that_has_enough_is_no_failure(admin: Any, status_view: Turnout
         assert process.wait(30) == 0
 
 
-def test_every_verb_of_the_table_can_be_imported() -> None:
-    assert isinstance(command, VerbGroup)
-    assert json.dumps(list(VERBS))  # names are plain strings
+def test_a_terminal_without_utf8_breaks_no_verb(admin: Any, status_view: Turnout) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy.cli.main", "status"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"Turnout 0.1.0 ? up 2h5m" in done.stdout

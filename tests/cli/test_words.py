@@ -71,7 +71,7 @@ def test_a_drain_of_an_endpoint_names_it_and_its_pool() -> None:
         ({"endpoints": [], "release": None}, "none"),
         ("green", "green"),
         (None, "none"),
-        ({"pool": "blue", "endpoint": None}, "pool blue, endpoint none"),
+        ({"pool": "blue", "endpoint": None}, "pool blue"),
         ({}, ""),
     ],
 )
