@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -109,27 +110,45 @@ def test_json_is_the_apis_body(admin: Any, turnout: Build, status_view: Build) -
     assert json.loads(turnout("status", "--output", "json").out) == status_view()
 
 
-def _on_a_terminal(*argv: str, **environ: str) -> str:
-    """Run one verb with a terminal of 90 columns as its output."""
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", **environ}
-    command = [sys.executable, "-m", "proxy.cli.main", *argv]
-    output = b""
-    with subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment) as process:
+class Terminal:
+    """One verb with a terminal of 90 columns as its output."""
+
+    def __init__(self, *argv: str, **environ: str) -> None:
+        self._ours, theirs = pty.openpty()
+        os.set_blocking(self._ours, False)
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", **environ}
+        command = [sys.executable, "-m", "proxy.cli.main", *argv]
+        self.process = subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment)
         os.close(theirs)
+        self.shown = ""
+
+    def until(self, text: str | None) -> str:
+        """What was shown when `text` came up, or when the verb ended."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            select.select([ours], [], [], 0.2)
+            if text is not None and text in self.shown:
+                return self.shown
+            select.select([self._ours], [], [], 0.2)
             try:
-                output += os.read(ours, 65536)
+                self.shown += os.read(self._ours, 65536).decode()
             except BlockingIOError:
                 continue
             except OSError:  # Linux says so when the last writer is gone
                 break
-        assert process.wait(10) == 0
-    os.close(ours)
-    return output.decode()
+        assert text is None, f"{text!r} did not come up in {self.shown!r}"
+        return self.shown
+
+    def end(self) -> int:
+        code = self.process.wait(10)
+        os.close(self._ours)
+        return code
+
+
+def _on_a_terminal(*argv: str, **environ: str) -> str:
+    terminal = Terminal(*argv, **environ)
+    shown = terminal.until(None)
+    assert terminal.end() == 0
+    return shown
 
 
 def test_a_terminal_gets_colour_and_lines(admin: Any, status_view: Build) -> None:
@@ -167,7 +186,7 @@ def test_watching_without_a_terminal_prints_page_after_page(admin: Any, status_v
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pages = [json.loads(process.stdout.readline()) for _ in range(2)]
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     assert pages == [status_view(), status_view()]
 
@@ -184,3 +203,18 @@ def test_the_pool_that_was_left_is_not_called_down_while_it_drains(
     out = turnout("status", "shop").out
     assert "2/2" in out
     assert re.search(r"127\.0\.0\.1:9001 +blue +draining ", out)
+
+
+def test_watching_on_a_terminal_keeps_the_page_while_nobody_answers(
+    admin: Any, status_view: Build, refusal: Build
+) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    terminal = Terminal("status", "--watch")
+    terminal.until("Ctrl-C ends this")
+    admin.set("GET /v1/status", 503, refusal(503, "going down"))
+    terminal.until("! going down")
+    admin.set("GET /v1/status", 200, status_view(revision=99))
+    terminal.until("revision 99")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.until(None)
+    assert terminal.end() == 0
