@@ -1,0 +1,154 @@
+"""Header names: which ones the proxy reads, replaces or must not pass on.
+
+A parsed head keeps its fields as one flat list `[name, b": ", value, b"\\r\\n", ...]`:
+it is written by a single join, and most heads are only ever written.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Final
+
+COLON: Final = b": "
+CRLF: Final = b"\r\n"
+STRIDE: Final = 4
+"""Items of one field in a flat list."""
+
+Fields = list[bytes]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""RFC 9110 section 7.6.1, and what history added to it."""
+
+PROTECTED: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"cookie",
+        b"set-cookie",
+        b"authorization",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-request-id",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-turnout-pool",
+        b"x-turnout-release",
+    }
+)
+"""What `Connection` can never remove: naming these is how hop-by-hop abuse works."""
+
+FORWARDING: Final = (
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-request-id",
+)
+"""Believed from trusted peers only."""
+
+OURS: Final = (b"x-turnout-pool", b"x-turnout-release")
+"""Only the proxy says these to an endpoint."""
+
+
+def underscored(name: bytes) -> set[bytes]:
+    """Every spelling of `name` with underscores for dashes: gateways read them as the same."""
+    parts = name.split(b"-")
+    spellings = set()
+    for joints in product((b"-", b"_"), repeat=len(parts) - 1):
+        spelling = parts[0]
+        for joint, part in zip(joints, parts[1:], strict=True):
+            spelling += joint + part
+        spellings.add(spelling)
+    spellings.discard(name)
+    return spellings
+
+
+LOOK_ALIKES: Final = frozenset(
+    spelling for name in (*FORWARDING, *OURS, b"content-length") for spelling in underscored(name)
+)
+"""Dropped from requests: `X_Forwarded_For` becomes X-Forwarded-For behind WSGI and CGI."""
+
+TRACE: Final = b"traceparent"
+
+REQUEST_READ: Final = (
+    HOP_BY_HOP
+    | LOOK_ALIKES
+    | frozenset(FORWARDING)
+    | frozenset(OURS)
+    | {b"host", b"content-length", b"cookie", b"expect", TRACE, b"http2-settings"}
+)
+"""Names the parser of requests sets aside instead of passing on as they are."""
+
+RESPONSE_READ: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
+
+TRAILERS_REFUSED: Final = (
+    HOP_BY_HOP | PROTECTED | {b"content-encoding", b"content-type", b"content-range"}
+)
+"""Fields that a trailer section must not carry (RFC 9110 section 6.5.1)."""
+
+
+def value_of(fields: Fields, lower_name: bytes) -> bytes | None:
+    """Value of the first field of that lower-case name."""
+    for index in range(0, len(fields), STRIDE):
+        if fields[index].lower() == lower_name:
+            return fields[index + 2]
+    return None
+
+
+def without(fields: Fields, lower_names: frozenset[bytes] | set[bytes]) -> Fields:
+    """The fields but those of these lower-case names."""
+    kept: Fields = []
+    for index in range(0, len(fields), STRIDE):
+        if fields[index].lower() not in lower_names:
+            kept += fields[index : index + STRIDE]
+    return kept
+
+
+def tokens(value: bytes) -> set[bytes]:
+    """The lower-case members of a comma-separated list."""
+    return {token for part in value.lower().split(b",") if (token := part.strip())}
+
+
+def named_by_connection(value: bytes) -> set[bytes]:
+    """Names that `Connection: value` asks to remove, less the protected ones."""
+    return tokens(value) - PROTECTED
+
+
+def cookie_value(header: bytes, prefix: bytes) -> bytes | None:
+    """Value of a cookie in a Cookie header; `prefix` is its name with the equals sign."""
+    start = header.find(prefix)
+    while start > 0 and header[start - 1 : start] not in b"; ":
+        start = header.find(prefix, start + 1)
+    if start < 0:
+        return None
+    start += len(prefix)
+    end = header.find(b";", start)
+    return (header[start:] if end < 0 else header[start:end]).strip()
+
+
+def without_cookie(header: bytes, name: bytes) -> bytes:
+    """A Cookie header without the cookies of that name; empty when none is left."""
+    kept = [
+        pair
+        for part in header.split(b";")
+        if (pair := part.strip()) and pair.partition(b"=")[0].rstrip() != name
+    ]
+    return b"; ".join(kept)
