@@ -1,11 +1,12 @@
 """Writes what is generated from the schema: docs/configuration.md and config/schema.json.
 
-Run it as `python -m proxy.control.config.reference`; a test fails when it is due.
+Run it as `python -m proxy.control.config.reference [ROOT]`; a test fails when it is due.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,4 +239,4 @@ def _errors() -> str:
 
 
 if __name__ == "__main__":
-    write(ROOT)
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)

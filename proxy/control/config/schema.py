@@ -7,7 +7,6 @@ generated from them.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    PlainSerializer,
     SecretStr,
     WithJsonSchema,
 )
@@ -24,129 +22,34 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from proxy.control.config import addresses, values
+from proxy.control.config.scalars import (
+    FROM_ENVIRONMENT,
+    Address,
+    Bind,
+    Duration,
+    Host,
+    Key,
+    Kind,
+    Name,
+    Network,
+    OptionalSecret,
+    Percent,
+    PositiveDuration,
+    PositiveSize,
+    Release,
+    RoutePath,
+    Secret,
+    Size,
+    StickyKind,
+    Switch,
+    Text,
+    Token,
+    choice,
+    integer,
+)
 from proxy.model import WHOLE, Balance, LogFormat, OnUnavailable, OnZero, StickyBy
 
 MOST_POOLS = 2
-_FROM_ENVIRONMENT = {"type": "string", "pattern": r"\$\{"}
-
-
-class Kind(str):
-    """What to call a type in the reference and in messages, with its article."""
-
-    __slots__ = ()
-
-
-def _text(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": rf"^({pattern})$|\$\{{"})
-
-
-def _or_environment(schema: dict[str, Any]) -> WithJsonSchema:
-    """An editor must not complain of `"${NAME}"` where the file may have it."""
-    return WithJsonSchema({"anyOf": [schema, _FROM_ENVIRONMENT]})
-
-
-def _integer(least: int, most: int, kind: str) -> Any:
-    return (
-        Kind(kind),
-        BeforeValidator(partial(values.integer, least=least, most=most)),
-        _or_environment({"type": "integer", "minimum": least, "maximum": most}),
-    )
-
-
-def _choice(*options: str) -> BeforeValidator:
-    return BeforeValidator(partial(values.choice, options=options))
-
-
-def _hide(secret: SecretStr | None) -> str | None:
-    return "***" if secret else ("" if secret is not None else None)
-
-
-def _empty_is_none(value: Any) -> str | None:
-    return values.secret(value) or None if value is not None else None
-
-
-_written_duration = PlainSerializer(values.duration_text, when_used="json")
-_written_size = PlainSerializer(values.size_text, when_used="json")
-_hidden = PlainSerializer(_hide, when_used="json")
-
-Duration = Annotated[
-    float,
-    Kind("a duration"),
-    BeforeValidator(values.duration),
-    _written_duration,
-    _text(values.DURATION),
-]
-PositiveDuration = Annotated[
-    float,
-    Kind("a duration"),
-    BeforeValidator(values.positive_duration),
-    _written_duration,
-    _text(values.DURATION),
-]
-_size_schema = WithJsonSchema(
-    {
-        "anyOf": [
-            {"type": "integer", "minimum": 0},
-            {"type": "string", "pattern": rf"^{values.SIZE}$|\$\{{"},
-        ]
-    }
-)
-Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _written_size, _size_schema]
-PositiveSize = Annotated[int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema]
-Percent = Annotated[
-    int,
-    Kind("a percentage"),
-    BeforeValidator(values.percent),
-    PlainSerializer(values.percent_number, when_used="json"),
-    _or_environment({"type": "number", "minimum": 0, "maximum": 100}),
-]
-Switch = Annotated[
-    bool,
-    Kind("true or false"),
-    BeforeValidator(values.boolean),
-    _or_environment({"type": "boolean"}),
-]
-Text = Annotated[str, Kind("a string"), BeforeValidator(values.text), _text(".+")]
-Name = Annotated[str, Kind("a name"), BeforeValidator(values.name), _text(values.NAME)]
-Key = Annotated[
-    str,
-    BeforeValidator(values.name),
-    WithJsonSchema({"type": "string", "pattern": f"^{values.NAME}$"}),
-]
-Token = Annotated[str, Kind("a name"), BeforeValidator(values.token), _text(values.TOKEN)]
-Address = Annotated[
-    str, Kind("an address"), BeforeValidator(addresses.address), _text(addresses.ADDRESS)
-]
-Bind = Annotated[str, Kind("an address"), BeforeValidator(addresses.bind), _text(addresses.ADDRESS)]
-Host = Annotated[str, Kind("a host"), BeforeValidator(addresses.host), _text(".+")]
-RoutePath = Annotated[str, Kind("a path"), BeforeValidator(addresses.route_path), _text("/[^?# ]*")]
-Network = Annotated[str, Kind("a network"), BeforeValidator(addresses.network), _text(".+")]
-Release = Annotated[
-    str | None,
-    Kind("a string"),
-    BeforeValidator(values.release),
-    WithJsonSchema({"type": ["string", "null"]}),
-]
-StickyKind = Annotated[
-    str,
-    Kind("`none`, `cookie`, `header:NAME` or `client_ip`"),
-    BeforeValidator(values.sticky_by),
-    _text(values.STICKY),
-]
-Secret = Annotated[
-    SecretStr,
-    Kind("a secret"),
-    BeforeValidator(values.secret),
-    _hidden,
-    WithJsonSchema({"type": "string"}),
-]
-OptionalSecret = Annotated[
-    SecretStr | None,
-    Kind("a secret"),
-    BeforeValidator(_empty_is_none),
-    _hidden,
-    WithJsonSchema({"type": ["string", "null"]}),
-]
 
 
 class Section(BaseModel):
@@ -183,10 +86,10 @@ class ListenerLimits(Section):
         default=32 * 1024,
         description="The largest request head. Longer ones are answered with 431, or 414.",
     )
-    max_headers: Annotated[int, *_integer(1, 10_000, "a number")] = Field(
+    max_headers: Annotated[int, *integer(1, 10_000, "a number")] = Field(
         default=100, description="How many header fields a request may have."
     )
-    max_connections: Annotated[int, *_integer(0, 10_000_000, "a number")] = Field(
+    max_connections: Annotated[int, *integer(0, 10_000_000, "a number")] = Field(
         default=0,
         description="Client connections at once, over all workers. "
         "0 means as many as descriptors allow.",
@@ -232,7 +135,7 @@ class AccessLogConfig(Section):
     """One line per request."""
 
     path: Text = Field(default="stdout", description="`stdout`, `off`, or the path of a file.")
-    format: Annotated[LogFormat, _choice("json", "combined")] = Field(
+    format: Annotated[LogFormat, choice("json", "combined")] = Field(
         default="json",
         description="`json`, or `combined`, the format of Apache and nginx.",
     )
@@ -257,7 +160,7 @@ class EndpointConfig(Section):
     """One address of a pool; the address alone may stand for the mapping."""
 
     address: Address = Field(description="`host:port`, `[v6]:port` or `unix:/path`.")
-    weight: Annotated[int, *_integer(1, 1000, "a number")] = Field(
+    weight: Annotated[int, *integer(1, 1000, "a number")] = Field(
         default=1, description="Its share of the pool's requests, beside the other endpoints'."
     )
 
@@ -324,13 +227,13 @@ class StickyConfig(Section):
     max_age: PositiveDuration = Field(
         default=86_400.0, description="A cookie is void after this long, however often it is seen."
     )
-    on_zero: Annotated[OnZero, _choice("move", "finish")] = Field(
+    on_zero: Annotated[OnZero, choice("move", "finish")] = Field(
         default="move",
         description="What a bound client does when its pool's weight becomes 0: `move` to the "
         "other pool with its next request, or `finish` its session there until the drain's "
         "deadline (only by cookie).",
     )
-    on_unavailable: Annotated[OnUnavailable, _choice("fallback", "fail")] = Field(
+    on_unavailable: Annotated[OnUnavailable, choice("fallback", "fail")] = Field(
         default="fallback",
         description="What a bound client gets while its pool has no available endpoint: "
         "an answer of the other pool (`fallback`), or 503 (`fail`).",
@@ -414,7 +317,7 @@ class ServiceDefaults(Section):
     sticky: StickyConfig = Field(
         default=StickyConfig(), description="Whether clients stay with their pool."
     )
-    balance: Annotated[Balance, _choice("least_requests", "round_robin", "hash")] = Field(
+    balance: Annotated[Balance, choice("least_requests", "round_robin", "hash")] = Field(
         default="least_requests",
         description="How a pool's endpoints share its requests: `least_requests` (the less busy "
         "of two drawn by weight), `round_robin` (in turn, by weight), or `hash` (the same "
@@ -480,7 +383,7 @@ class Config(Section):
                 "anyOf": [
                     {"const": "auto"},
                     {"type": "integer", "minimum": 1, "maximum": values.MOST_WORKERS},
-                    _FROM_ENVIRONMENT,
+                    FROM_ENVIRONMENT,
                 ]
             }
         ),
@@ -521,6 +424,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Turnout configuration",
         **_without_titles(body),
+        "description": "The configuration file of Turnout, a traffic-splitting reverse proxy.",
     }
 
 

@@ -1,0 +1,137 @@
+"""The types of single values in the schema: how each is parsed, written, named and described.
+
+Every type is an `Annotated` of four things: its name for people, our parser, how the
+view writes it, and what JSON Schema says of it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+
+from proxy.control.config import addresses, values
+
+FROM_ENVIRONMENT = {"type": "string", "pattern": r"\$\{"}
+
+
+class Kind(str):
+    """What to call a type in the reference and in messages, with its article."""
+
+    __slots__ = ()
+
+
+def _text(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": rf"^({pattern})$|\$\{{"})
+
+
+def _or_environment(schema: dict[str, Any]) -> WithJsonSchema:
+    """An editor must not complain of `"${NAME}"` where the file may have it."""
+    return WithJsonSchema({"anyOf": [schema, FROM_ENVIRONMENT]})
+
+
+def integer(least: int, most: int, kind: str) -> Any:
+    return (
+        Kind(kind),
+        BeforeValidator(partial(values.integer, least=least, most=most)),
+        _or_environment({"type": "integer", "minimum": least, "maximum": most}),
+    )
+
+
+def choice(*options: str) -> BeforeValidator:
+    return BeforeValidator(partial(values.choice, options=options))
+
+
+def _hide(secret: SecretStr | None) -> str | None:
+    return "***" if secret else ("" if secret is not None else None)
+
+
+def _empty_is_none(value: Any) -> str | None:
+    return values.secret(value) or None if value is not None else None
+
+
+_written_duration = PlainSerializer(values.duration_text, when_used="json")
+_written_size = PlainSerializer(values.size_text, when_used="json")
+_hidden = PlainSerializer(_hide, when_used="json")
+
+Duration = Annotated[
+    float,
+    Kind("a duration"),
+    BeforeValidator(values.duration),
+    _written_duration,
+    _text(values.DURATION),
+]
+PositiveDuration = Annotated[
+    float,
+    Kind("a duration"),
+    BeforeValidator(values.positive_duration),
+    _written_duration,
+    _text(values.DURATION),
+]
+_size_schema = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": rf"^{values.SIZE}$|\$\{{"},
+        ]
+    }
+)
+Size = Annotated[int, Kind("a size"), BeforeValidator(values.size), _written_size, _size_schema]
+PositiveSize = Annotated[
+    int, Kind("a size"), BeforeValidator(values.positive_size), _written_size, _size_schema
+]
+Percent = Annotated[
+    int,
+    Kind("a percentage"),
+    BeforeValidator(values.percent),
+    PlainSerializer(values.percent_number, when_used="json"),
+    _or_environment({"type": "number", "minimum": 0, "maximum": 100}),
+]
+Switch = Annotated[
+    bool,
+    Kind("true or false"),
+    BeforeValidator(values.boolean),
+    _or_environment({"type": "boolean"}),
+]
+Text = Annotated[str, Kind("a string"), BeforeValidator(values.text), _text(".+")]
+Name = Annotated[str, Kind("a name"), BeforeValidator(values.name), _text(values.NAME)]
+Key = Annotated[
+    str,
+    BeforeValidator(values.name),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.NAME}$"}),
+]
+Token = Annotated[str, Kind("a name"), BeforeValidator(values.token), _text(values.TOKEN)]
+Address = Annotated[
+    str, Kind("an address"), BeforeValidator(addresses.address), _text(addresses.ADDRESS)
+]
+Bind = Annotated[str, Kind("an address"), BeforeValidator(addresses.bind), _text(addresses.ADDRESS)]
+Host = Annotated[str, Kind("a host"), BeforeValidator(addresses.host), _text(".+")]
+RoutePath = Annotated[str, Kind("a path"), BeforeValidator(addresses.route_path), _text("/[^?# ]*")]
+Network = Annotated[str, Kind("a network"), BeforeValidator(addresses.network), _text(".+")]
+Release = Annotated[
+    str | None,
+    Kind("a string"),
+    BeforeValidator(values.release),
+    WithJsonSchema({"type": ["string", "null"]}),
+]
+StickyKind = Annotated[
+    str,
+    Kind("`none`, `cookie`, `header:NAME` or `client_ip`"),
+    BeforeValidator(values.sticky_by),
+    _text(values.STICKY),
+]
+Secret = Annotated[
+    SecretStr,
+    Kind("a secret"),
+    BeforeValidator(values.secret),
+    _hidden,
+    WithJsonSchema({"type": "string"}),
+]
+OptionalSecret = Annotated[
+    SecretStr | None,
+    Kind("a secret"),
+    BeforeValidator(_empty_is_none),
+    _hidden,
+    WithJsonSchema({"type": ["string", "null"]}),
+]
