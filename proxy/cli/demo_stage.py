@@ -1,0 +1,179 @@
+"""The demo's processes: two services and a real `turnout run`, in a directory that goes with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.cli.address import AdminAddress
+from proxy.cli.client import AdminClient
+from proxy.cli.exits import CommandError, ExitCode
+
+SERVICE: Final = "shop"
+RELEASES: Final = {"blue": "v41", "green": "v42"}
+START_S: Final = 20.0
+STOP_S: Final = 5.0
+SHOWN_LINES: Final = 12
+
+CONFIG: Final = """\
+listeners: [{{bind: "127.0.0.1:{port}"}}]
+admin: {{bind: "127.0.0.1:{admin_port}"}}
+workers: 2
+state: "{state}"
+shutdown_timeout: 5s
+access_log: {{path: "off"}}
+services:
+  shop:
+    routes: [{{path: /}}]
+    pools:
+      blue: {{endpoints: ["127.0.0.1:{blue}"], release: v41}}
+      green: {{endpoints: ["127.0.0.1:{green}"], release: v42}}
+    active: blue
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the story needs: where clients connect, and the admin."""
+
+    host: str
+    port: int
+    client: AdminClient
+
+
+class Child:
+    """One process of ours, and its log."""
+
+    def __init__(self, name: str, process: Process, log: Path) -> None:
+        self.name = name
+        self.process = process
+        self._log = log
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.returncode is None
+
+    def failure(self, what: str) -> CommandError:
+        """What happened to it, with the last lines of its log."""
+        lines = self._log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+        return CommandError(
+            ExitCode.REFUSED, f"demo: {self.name} {what}; its last log lines:", tuple(lines)
+        )
+
+    async def stop(self) -> None:
+        """Ask, ask again (which means: now), and only then kill."""
+        for end in (self._terminate, self._terminate, self._kill):
+            if not self.is_alive:
+                break
+            end()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), STOP_S)
+        if self.process.returncode != 0:
+            self._kill()  # what it could not end itself: workers serve on without a supervisor
+
+    def _terminate(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+
+    def _kill(self) -> None:
+        # Its own session, made by us: workers that outlive their supervisor are in it too.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def stage_in(directory: Path, turnout: Sequence[str] = ()) -> AsyncIterator[Stage]:
+    """Start everything in `directory`, and end it all again.
+
+    `turnout` is the command that runs the proxy, this very program unless told otherwise.
+    """
+    children: list[Child] = []
+    try:
+        yield await _start(directory, turnout or _module("proxy.cli.main"), children)
+    finally:
+        # The proxy first: a service that goes before it would look like a failure of ours.
+        for child in reversed(children):
+            await child.stop()
+
+
+async def _start(directory: Path, turnout: Sequence[str], children: list[Child]) -> Stage:
+    ports = {}
+    for pool, release in RELEASES.items():
+        command = [*_module("proxy.cli.demo_service"), "--pool", pool, "--release", release]
+        child = await _spawn(f"service {pool}", command, directory)
+        children.append(child)
+        ports[pool] = await _port_of(child)
+    port, admin_port = _free_ports(2)
+    config = directory / "turnout.yaml"
+    config.write_text(
+        CONFIG.format(port=port, admin_port=admin_port, state=directory / "state", **ports)
+    )
+    proxy = await _spawn("turnout run", [*turnout, "run", str(config)], directory)
+    children.append(proxy)
+    client = AdminClient(AdminAddress("http", "127.0.0.1", admin_port), None)
+    await _ready(proxy, client)
+    return Stage("127.0.0.1", port, client)
+
+
+def _module(name: str) -> list[str]:
+    # -P: a directory called proxy, where the demo is started, is not us.
+    return [sys.executable, "-P", "-m", name]
+
+
+async def _spawn(name: str, command: Sequence[str], directory: Path) -> Child:
+    path = directory / f"{name.replace(' ', '-')}.log"
+    with path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE if name.startswith("service") else DEVNULL,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
+        )
+    return Child(name, process, path)
+
+
+async def _port_of(child: Child) -> int:
+    assert child.process.stdout is not None  # noqa: S101 - services are started with a pipe
+    try:
+        line = await asyncio.wait_for(child.process.stdout.readline(), START_S)
+        return int(line)
+    except (TimeoutError, ValueError) as error:
+        raise child.failure("did not start") from error
+
+
+def _free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for found in sockets:
+            found.bind(("127.0.0.1", 0))
+        return [found.getsockname()[1] for found in sockets]
+    finally:
+        for found in sockets:
+            found.close()
+
+
+async def _ready(child: Child, client: AdminClient) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_S
+    why = "does not answer"
+    while loop.time() < deadline:
+        if not child.is_alive:
+            raise child.failure(f"ended with exit code {child.process.returncode}")
+        try:
+            await asyncio.to_thread(client.get, "/readyz", timeout_s=2.0)
+        except CommandError as error:
+            why = error.sentence
+        else:
+            return
+        await asyncio.sleep(0.05)
+    raise child.failure(f"was not ready within {START_S:g} s ({why})")

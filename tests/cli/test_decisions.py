@@ -1,0 +1,68 @@
+"""decisions: records as lines, oldest first."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Build = Callable[..., Any]
+
+
+def record(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "id": number,
+        "at": "2026-05-04T10:12:01.123+00:00",
+        "service": "shop",
+        "who": "cli:ann@host",
+        "what": "switch",
+        "from": {"blue": 100, "green": 0},
+        "to": {"blue": 0, "green": 100},
+        "why": "v42",
+        "numbers": {},
+        "revision": number,
+        **more,
+    }
+
+
+def test_records_are_lines_oldest_first(admin: Any, turnout: Build) -> None:
+    odd = record(8, why="", **{"from": None, "to": None}, service=None, what="started", who="file")
+    admin.set("GET /v1/services/shop/decisions", 200, [record(9), odd])
+    ran = turnout("decisions", "shop", "--limit", "5")
+    assert ran.code == 0
+    first, second = ran.out.splitlines()
+    assert re.fullmatch(r"   8  2026-05-0\d \d\d:\d\d:\d1  -  started  by file", first)
+    assert second.endswith("shop  switch  blue 100 % -> green 100 %  by cli:ann@host: v42")
+    assert admin.calls[0].path.endswith("?limit=5")
+
+
+def test_without_a_service_all_are_asked_for(admin: Any, turnout: Build) -> None:
+    admin.set("GET /v1/decisions", 200, [])
+    assert turnout("decisions").out == "no decisions yet.\n"
+
+
+def test_json_is_the_body(admin: Any, turnout: Build) -> None:
+    admin.set("GET /v1/services/shop/decisions", 200, [record(1)])
+    assert json.loads(turnout("decisions", "shop", "--output", "json").out) == [record(1)]
+
+
+def test_following_shows_each_new_record_once(
+    admin: Any, turnout: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "GET /v1/services/shop/decisions"
+    for last in (1, 2, 2, 3):
+        admin.then(path, 200, [record(number) for number in range(1, last + 1)])
+    polls = iter(range(3))
+
+    def pause(_seconds: float) -> None:
+        if next(polls, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    ran = turnout("decisions", "shop", "--follow")
+    assert ran.code == 0
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["1", "2", "3"]

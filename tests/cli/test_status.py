@@ -1,0 +1,220 @@
+"""status: one page, for people and for scripts, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Build = Callable[..., Any]
+
+
+def test_the_page_shows_every_pool_with_what_it_carries(
+    admin: Any, turnout: Build, status_view: Build
+) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    ran = turnout("status")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "Turnout 0.1.0 · up 2h5m · revision 12 · 2 workers",
+        "config/turnout.yaml",
+        "",
+        "shop  active blue",
+        "  pool   weight  release  endpoints  in flight  requests",
+        "  blue    100 %  v41            2/2         12    10 220",
+        "  green     0 %  v42            0/1          1     1 103",
+    ]
+
+
+def test_one_service_is_shown_with_its_endpoints(
+    admin: Any, turnout: Build, service_view: Build
+) -> None:
+    admin.set("GET /v1/services/shop", 200, service_view(90))
+    lines = turnout("status", "shop").out.splitlines()
+    assert lines[0] == "shop  active blue, candidate green"
+    assert lines[-1].split() == [
+        *("unix:/run/g.sock", "green", "not", "reachable", "1", "2", "1", "103", "3")
+    ]
+
+
+def test_a_failed_reload_stays_visible_with_every_error(
+    admin: Any, turnout: Build, status_view: Build
+) -> None:
+    config = {
+        "path": "c.yaml",
+        "last_error": "bad",
+        "last_errors": ["c.yaml:1:1: a", "c.yaml:2:1: b"],
+    }
+    admin.set("GET /v1/status", 200, status_view(config=config))
+    lines = turnout("status").out.splitlines()
+    assert lines[2:5] == [
+        "! the last reload failed; the configuration before it still serves:",
+        "  c.yaml:1:1: a",
+        "  c.yaml:2:1: b",
+    ]
+
+
+def test_a_damaged_state_and_a_missing_worker_are_visible(
+    admin: Any, turnout: Build, status_view: Build
+) -> None:
+    state = {"path": "var", "problem": "turnout.db was damaged and set aside"}
+    workers = [{"up": True}, {"up": False}]
+    admin.set("GET /v1/status", 200, status_view(state=state, workers=workers, services=[]))
+    out = turnout("status").out
+    assert "! state: turnout.db was damaged" in out
+    assert "1 of 2 workers up" in out
+    assert "no services configured" in out
+
+
+def test_what_differs_from_the_file_says_by_whom_and_since_when(
+    admin: Any, turnout: Build, service_view: Build, drain_view: Build
+) -> None:
+    override = {
+        "key": "weights",
+        "value": {"blue": 90, "green": 10},
+        "file_value": {"blue": 100, "green": 0},
+        "who": "cli:ann@host",
+        "reason": "canary",
+        "at": time.time() - 192.2,
+        "until": time.time() + 7000,
+    }
+    view = service_view(90, overrides=[override], drain=drain_view(2))
+    admin.set("GET /v1/services/shop", 200, view)
+    out = turnout("status", "shop").out
+    assert (
+        "weights blue 90 %, green 10 % by cli:ann@host 3m12s ago (file: blue 100 %): canary;"
+        " for 1h56m more"
+    ) in out
+    assert "blue drains: 2 requests, 4m58s left." in out
+
+
+def test_a_finished_drain_is_no_news(
+    admin: Any, turnout: Build, service_view: Build, drain_view: Build
+) -> None:
+    admin.set("GET /v1/services/shop", 200, service_view(0, drain=drain_view()))
+    assert "empty" not in turnout("status", "shop").out
+
+
+def test_json_is_the_apis_body(admin: Any, turnout: Build, status_view: Build) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    assert json.loads(turnout("status", "--output", "json").out) == status_view()
+
+
+class Terminal:
+    """One verb with a terminal of 90 columns as its output."""
+
+    def __init__(self, *argv: str, **environ: str) -> None:
+        self._ours, theirs = pty.openpty()
+        os.set_blocking(self._ours, False)
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", **environ}
+        command = [sys.executable, "-m", "proxy.cli.main", *argv]
+        self.process = subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment)
+        os.close(theirs)
+        self.shown = ""
+
+    def until(self, text: str | None) -> str:
+        """What was shown when `text` came up, or when the verb ended."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if text is not None and text in self.shown:
+                return self.shown
+            select.select([self._ours], [], [], 0.2)
+            try:
+                self.shown += os.read(self._ours, 65536).decode()
+            except BlockingIOError:
+                continue
+            except OSError:  # Linux says so when the last writer is gone
+                break
+        assert text is None, f"{text!r} did not come up in {self.shown!r}"
+        return self.shown
+
+    def end(self) -> int:
+        code = self.process.wait(10)
+        os.close(self._ours)
+        return code
+
+
+def _on_a_terminal(*argv: str, **environ: str) -> str:
+    terminal = Terminal(*argv, **environ)
+    shown = terminal.until(None)
+    assert terminal.end() == 0
+    return shown
+
+
+def test_a_terminal_gets_colour_and_lines(admin: Any, status_view: Build) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    shown = _on_a_terminal("status")
+    assert "\x1b[" in shown
+    assert "━━━━" in shown
+    assert "────" in shown
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_who_wants_no_colour_gets_no_lines_either(
+    admin: Any, status_view: Build, environ: dict[str, str]
+) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    shown = _on_a_terminal("status", **environ)
+    assert "\x1b[" not in shown
+    assert "━" not in shown
+    assert "─" not in shown
+    assert "10 220" in shown
+
+
+def test_watching_without_a_terminal_prints_page_after_page(admin: Any, status_view: Build) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "proxy.cli.main",
+        "status",
+        "--watch",
+        "--output",
+        "json",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pages = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert pages == [status_view(), status_view()]
+
+
+def test_the_pool_that_was_left_is_not_called_down_while_it_drains(
+    admin: Any, turnout: Build, service_view: Build
+) -> None:
+    view = service_view(0)
+    blue = view["pools"]["blue"]
+    blue["draining"] = True
+    for endpoint in blue["endpoints"]:
+        endpoint.update(available=False, draining=True)
+    admin.set("GET /v1/services/shop", 200, view)
+    out = turnout("status", "shop").out
+    assert "2/2" in out
+    assert re.search(r"127\.0\.0\.1:9001 +blue +draining ", out)
+
+
+def test_watching_on_a_terminal_keeps_the_page_while_nobody_answers(
+    admin: Any, status_view: Build, refusal: Build
+) -> None:
+    admin.set("GET /v1/status", 200, status_view())
+    terminal = Terminal("status", "--watch")
+    terminal.until("Ctrl-C ends this")
+    admin.set("GET /v1/status", 503, refusal(503, "going down"))
+    terminal.until("! going down")
+    admin.set("GET /v1/status", 200, status_view(revision=99))
+    terminal.until("revision 99")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.until(None)
+    assert terminal.end() == 0
