@@ -26,10 +26,10 @@ class Retry(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One documented failure: `token` is the error of RFC 9209, `kind` one of FAILURE_KINDS."""
+    """One documented failure: `error` is the token of RFC 9209, `kind` one of FAILURE_KINDS."""
 
     status: int
-    token: str
+    error: str
     sentence: str
     side: Side
     kind: str | None = None

@@ -65,10 +65,13 @@ def settle(
     """Add to a change what follows from it: drains begun and lifted, the offset redrawn.
 
     `offset` is where the candidate's interval begins if a split leaves 100/0 now, so that
-    it is not always the same clients who go first.
+    it is not always the same clients who go first. A split that goes back towards the pool
+    that was in charge before keeps its offset: the last to leave are the first to return.
     """
     if WHOLE in before.shares.values() and WHOLE not in after.shares.values():
-        after = replace(after, offset=offset)
+        rising = {p for p, share in after.shares.items() if share and not before.shares.get(p)}
+        if before.previous_active not in rising:
+            after = replace(after, offset=offset)
     leaving = _leaving(before, after, rules.begin(now))
     after = replace(after, pool_drains=_pool_drains(before, after, rules.begin(now)))
     listed = set(after.listed())

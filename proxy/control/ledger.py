@@ -145,6 +145,8 @@ class Ledger:
 def _numbered(before: Setup, step: Step) -> Setup:
     """Count the revision up, for the whole and for the services that changed."""
     revision = before.revision + 1
+    if step.is_housekeeping:
+        return replace(step.setup, revision=revision)
     states = {
         name: replace(state, revision=revision)
         if name in step.touched or state != before.states.get(name)

@@ -32,3 +32,6 @@ class Step:
     decisions: tuple[Decision, ...] = ()
     touched: frozenset[str] = frozenset()
     """Services that changed in a way their states do not show."""
+    is_housekeeping: bool = False
+    """Nobody asked for it, such as the end of a drain: the services' own revisions stay, so
+    that an ETag someone holds from their last change is still good."""

@@ -84,7 +84,11 @@ class Upkeep:
             services=_only(setup.services, states),
             rings={name: ring for name, ring in setup.rings.items() if name in states},
         )
-        return Step(setup=whole, decisions=tuple(decisions))
+        return Step(
+            setup=whole,
+            decisions=tuple(decisions),
+            is_housekeeping=all(each.what == "drained" for each in decisions),
+        )
 
     def _brought_up(
         self, state: ServiceState, now: float

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from proxy.errors import Fault
-from proxy.http1.encode import CLOSE, CRLF, VIA, reason_of, status_line
+from proxy.http1.encode import CLOSE, VIA, reason_of, status_line
+from proxy.http1.headers import CRLF
 
 RETRY_AFTER_S = 1
 
@@ -37,7 +38,7 @@ def own_answer(
         status_line(fault.status, reason_of(fault.status)),
         b"Content-Type: %b\r\nContent-Length: %d\r\n" % (kind, len(body)),
         b"Cache-Control: no-store\r\nX-Request-ID: %b\r\n" % request_id,
-        b"Proxy-Status: turnout; error=%b\r\n" % fault.token.encode(),
+        b"Proxy-Status: turnout; error=%b\r\n" % fault.error.encode(),
     ]
     if fault.status == 503:
         parts.append(b"Retry-After: %d\r\n" % RETRY_AFTER_S)

@@ -27,6 +27,9 @@ LINGER_S = 2.0
 the connection and could take the answer with it (RFC 9112 section 9.6)."""
 MAX_DISCARDED = 16 * 1024 * 1024
 """Bytes of a request body read and dropped after an early answer."""
+HALF_CLOSED_S = 1.0
+"""A client that only closed its side for sending cannot be told from one that is gone;
+after this time without a byte of the answer it counts as gone, as it does with nginx."""
 MAX_EARLY = 64 * 1024
 """Bytes kept that a client sent behind a request for an upgrade."""
 
@@ -41,6 +44,7 @@ class Downstream(asyncio.Protocol):
         "_reading_paused",
         "_waiting",
         "current",
+        "eof_since",
         "head_since",
         "is_ending",
         "is_paused",
@@ -69,6 +73,7 @@ class Downstream(asyncio.Protocol):
         self.is_paused = False  # the client reads slower than the endpoint sends
         self.rested_since = plane.clock.now
         self.linger_until = 0.0
+        self.eof_since = 0.0  # the client has closed its side for sending
         self.served = 0
         self._reading_paused = False
         self._advancing = False
@@ -123,6 +128,7 @@ class Downstream(asyncio.Protocol):
         if self._parsing is not None or (self.current is None and not self._waiting):
             return False  # in the middle of a request, or nothing to answer
         self.is_ending = True
+        self.eof_since = self.plane.clock.now
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -323,7 +329,10 @@ class Downstream(asyncio.Protocol):
             if now > self.linger_until:
                 self.transport.abort()
         elif current is not None:
-            current.sweep(now)
+            if self.eof_since and now - self.eof_since > HALF_CLOSED_S and current.is_waiting:
+                self.abort()
+            else:
+                current.sweep(now)
         elif self._parsing is not None:
             if now - self.rested_since > self.listener.spec.idle_s:
                 self.abort()

@@ -318,7 +318,7 @@ class Exchange:
                 reply.append(encode.CHUNKED)
             return
         self.to_end = head.to_end
-        if head.status == 304 or (head.status == 204):
+        if head.status in {204, 304}:
             return
         if self.head.version_1_0:
             self.keep_alive = False
@@ -536,6 +536,11 @@ class Exchange:
         self.plane.forget(self.client)
 
     # ---- deadlines ----
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing is being written to the client: it waits for an answer or an event."""
+        return not self.is_started or self.kind == stats.STREAM
 
     def sweep(self, now: float) -> None:
         """End what has waited too long, or outlived the drain of its pool or endpoint."""

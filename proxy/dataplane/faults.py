@@ -6,37 +6,37 @@ from proxy.errors import Fault, Retry, Side
 
 NO_ROUTE = Fault(
     status=404,
-    token="destination_not_found",
+    error="destination_not_found",
     sentence="No service here answers for this host and path.",
     side=Side.CLIENT,
 )
 NO_POOL = Fault(
     status=503,
-    token="destination_unavailable",
+    error="destination_unavailable",
     sentence="No endpoint of this service is available at the moment.",
     side=Side.PROXY,
 )
 BODY_TOO_LARGE = Fault(
     status=413,
-    token="http_request_denied",
+    error="http_request_denied",
     sentence="The request body is larger than this service accepts.",
     side=Side.CLIENT,
 )
 HEAD_TOO_SLOW = Fault(
     status=408,
-    token="http_request_error",
+    error="http_request_error",
     sentence="The request's head took too long to arrive.",
     side=Side.CLIENT,
 )
 BODY_TOO_SLOW = Fault(
     status=408,
-    token="http_request_error",
+    error="http_request_error",
     sentence="The request's body took too long to arrive.",
     side=Side.CLIENT,
 )
 CONNECT_REFUSED = Fault(
     status=502,
-    token="connection_refused",
+    error="connection_refused",
     sentence="The service could not be reached.",
     side=Side.ENDPOINT,
     kind="connect",
@@ -44,7 +44,7 @@ CONNECT_REFUSED = Fault(
 )
 CONNECT_TIMEOUT = Fault(
     status=504,
-    token="connection_timeout",
+    error="connection_timeout",
     sentence="The service could not be reached in time.",
     side=Side.ENDPOINT,
     kind="connect",
@@ -52,7 +52,7 @@ CONNECT_TIMEOUT = Fault(
 )
 NAME_UNKNOWN = Fault(
     status=502,
-    token="dns_error",
+    error="dns_error",
     sentence="The service could not be reached.",
     side=Side.ENDPOINT,
     kind="connect",
@@ -60,7 +60,7 @@ NAME_UNKNOWN = Fault(
 )
 CLOSED_EARLY = Fault(
     status=502,
-    token="connection_terminated",
+    error="connection_terminated",
     sentence="The service closed the connection before it answered.",
     side=Side.ENDPOINT,
     kind="reset",
@@ -68,48 +68,48 @@ CLOSED_EARLY = Fault(
 )
 ANSWER_TOO_SLOW = Fault(
     status=504,
-    token="http_response_timeout",
+    error="http_response_timeout",
     sentence="The service took too long to answer.",
     side=Side.ENDPOINT,
     kind="timeout",
 )
 ANSWER_STALLED = Fault(
     status=504,
-    token="connection_read_timeout",
+    error="connection_read_timeout",
     sentence="The service stopped in the middle of its answer.",
     side=Side.ENDPOINT,
     kind="timeout",
 )
 ANSWER_CUT = Fault(
     status=502,
-    token="http_response_incomplete",
+    error="http_response_incomplete",
     sentence="The service's answer broke off.",
     side=Side.ENDPOINT,
     kind="truncated",
 )
 ANSWER_INVALID = Fault(
     status=502,
-    token="http_protocol_error",
+    error="http_protocol_error",
     sentence="The service's answer was not valid HTTP.",
     side=Side.ENDPOINT,
     kind="protocol",
 )
 UPGRADE_UNASKED = Fault(
     status=502,
-    token="http_upgrade_failed",
+    error="http_upgrade_failed",
     sentence="The service switched protocols without being asked.",
     side=Side.ENDPOINT,
     kind="protocol",
 )
 DRAINED = Fault(
     status=503,
-    token="connection_terminated",
+    error="connection_terminated",
     sentence="The release that was answering has been drained.",
     side=Side.PROXY,
 )
 INTERNAL = Fault(
     status=500,
-    token="proxy_internal_error",
+    error="proxy_internal_error",
     sentence="The proxy failed.",
     side=Side.PROXY,
 )
@@ -119,7 +119,7 @@ def malformed(status: int, sentence: str) -> Fault:
     """A request that is refused for its own bytes."""
     return Fault(
         status=status,
-        token="http_request_error",
+        error="http_request_error",
         sentence=sentence[:1].upper() + sentence[1:] + ".",
         side=Side.CLIENT,
     )

@@ -214,7 +214,7 @@ class ServiceLive:
         self.spec = spec
         self.pools = pools
         self.split = Split([p.weight for p in spec.pools] or [WHOLE], spec.offset)
-        self.sequence = before.sequence if before else Sequence(random.randrange(WHOLE))
+        self.sequence: Sequence = before.sequence if before else Sequence(random.randrange(WHOLE))
         self.balancer: Balancer = (
             before.balancer
             if before and before.spec.balance == spec.balance

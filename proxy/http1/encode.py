@@ -19,7 +19,7 @@ _lines: dict[tuple[int, bytes], bytes] = {}
 
 
 def status_line(status: int, reason: bytes) -> bytes:
-    """`HTTP/1.1 200 OK\\r\\n`; remembered, for there are few."""
+    r"""`HTTP/1.1 200 OK\r\n`; remembered, for there are few."""
     line = _lines.get((status, reason))
     if line is None:
         if len(_lines) >= _MAX_LINES:  # reasons come from endpoints

@@ -1,6 +1,6 @@
-"""Header names: which ones the proxy reads, replaces or must not pass on.
+r"""Header names: which ones the proxy reads, replaces or must not pass on.
 
-A parsed head keeps its fields as one flat list `[name, b": ", value, b"\\r\\n", ...]`:
+A parsed head keeps its fields as one flat list `[name, b": ", value, b"\r\n", ...]`:
 it is written by a single join, and most heads are only ever written.
 """
 

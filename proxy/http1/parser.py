@@ -70,14 +70,12 @@ class RequestParser:
         "_target",
         "_upgrade",
         "head_started",
-        "on_body",
     )
 
     def __init__(self, sink: RequestSink, max_header: int, max_headers: int) -> None:
         self._sink = sink
         self._max_header = max_header
         self._max_headers = max_headers
-        self.on_body = sink.request_body  # llhttp calls the sink without a step between
         self._parser = httptools.HttpRequestParser(self)
         self._remaining = 0  # bytes of a body that by-passes llhttp
         self._between = True  # between two messages: a close here cuts nothing
@@ -113,13 +111,10 @@ class RequestParser:
             if self._between and self._data_after_close(error):
                 return b""
             raise Malformed(f"the request is malformed: {_words(error)}") from None
-        if self._between:
-            return b""
-        if not self.head_started:
-            return b""
-        self._partial += data
-        if len(self._partial) > self._max_header:
-            raise self._too_large()
+        if self.head_started:
+            self._partial += data
+            if len(self._partial) > self._max_header:
+                raise self._too_large()
         return b""
 
     @staticmethod
@@ -187,9 +182,14 @@ class RequestParser:
         self.head_started = False
         self._partial = b""
         self._reset()  # from here on, fields are trailers
-        self._sink.request_head(head)
         if head.length > 0:
             self._remaining = head.length
+        self._sink.request_head(head)
+
+    def on_body(self, data: bytes) -> None:
+        if self._remaining:
+            self._remaining -= len(data)
+        self._sink.request_body(data)
 
     def on_message_complete(self) -> None:
         trailers = self._fields
@@ -221,10 +221,10 @@ class RequestParser:
 
     def _check_old(self, version: str, head: RequestHead) -> None:
         if version != "1.0":
-            raise Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise Malformed("only the versions 1.1 and 1.0 of HTTP are spoken here")
         line = (self._partial + self._data).lstrip(CRLF) if self._partial else self._data
         if b" HTTP/1.0\r\n" not in line:  # llhttp takes RTSP/1.0 and ICE/1.0, too
-            raise Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise Malformed("only the versions 1.1 and 1.0 of HTTP are spoken here")
         head.version_1_0 = True
 
     def _read_special(self, head: RequestHead, special: dict[bytes, bytes]) -> None:
@@ -346,14 +346,12 @@ class ResponseParser:
         "_special",
         "_spent",
         "began",
-        "on_body",
     )
 
     MAX_INTERIM = 32
 
     def __init__(self, sink: ResponseSink) -> None:
         self._sink = sink
-        self.on_body = sink.response_body
         self._parser = httptools.HttpResponseParser(self)
         self._remaining = 0
         self._is_head = False
@@ -456,6 +454,11 @@ class ResponseParser:
             self._end(None)
         elif head.length and not bodyless:
             self._remaining = head.length
+
+    def on_body(self, data: bytes) -> None:
+        if self._remaining:
+            self._remaining -= len(data)
+        self._sink.response_body(data)
 
     def on_message_complete(self) -> None:
         if self._ended:

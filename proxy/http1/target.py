@@ -37,8 +37,5 @@ def _settle_other_form(head: RequestHead, target: bytes) -> None:
         authority, slash, path = authority[:question], b"/", target[len(scheme) + question :]
     if not authority or authority.translate(None, _HOST_BYTES):
         raise Malformed("the authority in the request target is not a host")
-    # RFC 9112 section 3.2.2 lets the target win; a difference has no honest cause.
-    if head.host and head.host.lower() != authority.lower():
-        raise Malformed("the request target and Host name different hosts")
-    head.host = authority
+    head.host = authority  # and Host, whatever it said, is ignored (RFC 9112 section 3.2.2)
     head.target = slash + path if slash else (b"*" if head.method == b"OPTIONS" else b"/")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 try:
     import uvloop
 except ImportError:  # no wheel for this platform: everything works, at about 3 times the CPU
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 

@@ -100,7 +100,7 @@ class Worker:
         endpoint = exchange.endpoint
         self._event(
             "invalid answer",
-            fault=fault.token,
+            fault=fault.error,
             detail=detail,
             endpoint=endpoint.address if endpoint is not None else None,
             request_id=exchange.request_id.decode("latin-1"),
