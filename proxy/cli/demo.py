@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEXT = {
-    "check config/turnout.yaml": "is the example configuration valid?",
-    "run config/turnout.yaml": "the proxy on :8080, its admin on :9900",
+    "check config/turnout.yaml": "is the example valid?",
+    "run config/turnout.yaml": "proxy :8080, admin :9900",
     "status --watch": "pools, shares, drains",
     "weights shop blue=90 green=10": "by hand; --ttl 2h for a while",
     "switch shop --to green": "all at once, guarded",
-    "drain shop --wait": "returns when the old pool is empty",
+    "drain shop --wait": "until the old pool is empty",
     "rollback shop": "and back",
 }
 

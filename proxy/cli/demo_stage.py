@@ -99,10 +99,20 @@ async def stage_in(directory: Path, turnout: Sequence[str] = ()) -> AsyncIterato
     children: list[Child] = []
     try:
         yield await _start(directory, turnout or _module("proxy.cli.main"), children)
+    except CommandError as error:
+        # That nobody answers is no news when we know who died, and have its log.
+        if error.code == ExitCode.UNREACHABLE and (dead := await _first_dead(children)):
+            raise dead.failure(f"ended with exit code {dead.process.returncode}") from error
+        raise
     finally:
         # The proxy first: a service that goes before it would look like a failure of ours.
         for child in reversed(children):
             await child.stop()
+
+
+async def _first_dead(children: Sequence[Child]) -> Child | None:
+    await asyncio.sleep(0.2)  # the news of an end may come a little after its consequences
+    return next((child for child in children if not child.is_alive), None)
 
 
 async def _start(directory: Path, turnout: Sequence[str], children: list[Child]) -> Stage:

@@ -73,8 +73,14 @@ def drain_sentence(drain: Mapping[str, Any]) -> str:
     """`blue drains: 3 requests, 1 tunnel, 4m58s left.` or that it is empty."""
     if is_empty(drain):
         return f"{drained(drain)} is empty{_cut(drain)}."
-    left = duration(float(drain.get("deadline_s") or 0))
-    return f"{drained(drain)} drains: {remaining(drain['remaining'])}, {left} left."
+    return f"{drained(drain)} drains: {remaining(drain['remaining'])}, {duration(_left_s(drain))} left."
+
+
+def _left_s(drain: Mapping[str, Any]) -> float:
+    """Until the deadline of what is left: mere requests have an earlier one than streams."""
+    kinds = {kind for kind, left in drain["remaining"].items() if left}
+    key = "requests_left_s" if kinds == {"request"} and "requests_left_s" in drain else "deadline_s"
+    return float(drain.get(key) or 0)
 
 
 def _cut(drain: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from proxy.cli import demo_stage
-from proxy.cli.demo_stage import Child, stage_in
+from proxy.cli.demo_stage import Child, Stage, stage_in
 from proxy.cli.exits import CommandError, ExitCode
 from proxy.control.config.load import load_file
 
@@ -99,3 +99,18 @@ def _lives(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z" and os.getpgid(pid) != 0
+
+
+async def test_a_proxy_that_dies_during_the_story_is_told_with_its_last_lines(
+    tmp_path: Path, started: list[Child]
+) -> None:
+    async def die_on(stage: Stage) -> None:
+        started[-1].process.kill()
+        await started[-1].process.wait()
+        stage.client.get("/v1/status")
+
+    with pytest.raises(CommandError, match="turnout run ended with exit code -9") as caught:
+        async with stage_in(tmp_path) as stage:
+            await die_on(stage)
+    assert any('"event": "started"' in line for line in caught.value.details)
+    assert not any(child.is_alive for child in started)

@@ -63,6 +63,14 @@ def test_a_drain_of_an_endpoint_names_it_and_its_pool() -> None:
     assert words.drain_sentence(drain) == "10.0.0.1:80 of blue drains: 1 request, 5s left."
 
 
+def test_the_time_left_is_that_of_the_classes_that_are_left() -> None:
+    drain = {"pool": "blue", "deadline_s": 299.0, "requests_left_s": 29.0}
+    requests = {**drain, "remaining": {"request": 2, "tunnel": 0}}
+    tunnels = {**drain, "remaining": {"request": 2, "tunnel": 1}}
+    assert words.drain_sentence(requests) == "blue drains: 2 requests, 29s left."
+    assert words.drain_sentence(tunnels) == "blue drains: 2 requests, 1 tunnel, 4m59s left."
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
