@@ -51,7 +51,7 @@ def demo(seconds: float, **_unused: object) -> int:
 async def _guarded(seconds: float) -> int:
     """Play it; a signal ends it in order, and only once."""
     task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine that runs has a task
+    assert task is not None
     with _signals(task) as received:
         try:
             return await play(seconds)

@@ -153,7 +153,7 @@ async def _spawn(name: str, command: Sequence[str], directory: Path) -> Child:
 
 
 async def _port_of(child: Child) -> int:
-    assert child.process.stdout is not None  # noqa: S101 - services are started with a pipe
+    assert child.process.stdout is not None
     try:
         line = await asyncio.wait_for(child.process.stdout.readline(), START_S)
         return int(line)

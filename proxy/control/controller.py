@@ -292,7 +292,7 @@ class Controller:
                 await self._commit(name, change)
             state = self._lookout.state(name)
             subject = find(state, named, address)
-            assert subject is not None, "it has just been begun, or runs already"  # noqa: S101
+            assert subject is not None, "it has just been begun, or runs already"
             return await self._lookout.drain_view(state, subject)
 
         return await self._change(work)

@@ -129,7 +129,7 @@ def _file_wins(override: Override[T] | None, in_short: Any) -> str:
 
 
 def _gone(override: Override[T] | None) -> str:
-    assert override is not None, "only an override can name a pool that is gone"  # noqa: S101
+    assert override is not None, "only an override can name a pool that is gone"
     return f"what {override.who} set named a pool that the file no longer has"
 
 

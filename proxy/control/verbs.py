@@ -140,7 +140,7 @@ def expire(state: ServiceState, now: float) -> Change | None:
     if after.in_charge != state.in_charge:
         after = replace(after, previous_active=None)
     gone = state.weights if weights is not state.weights else state.active
-    assert gone is not None, "one of the two has just run out"  # noqa: S101
+    assert gone is not None, "one of the two has just run out"
     layer = after.weights or after.active
     then = f"what {layer.who} set before" if layer else "the file's value"
     why = because(f"the time set by {gone.who} is over; {then} is in force again", gone.reason)
