@@ -128,6 +128,13 @@ Secret = Annotated[
     _hidden,
     WithJsonSchema({"type": "string"}),
 ]
+SigningSecret = Annotated[
+    SecretStr,
+    Kind("a secret"),
+    BeforeValidator(values.signing_secret),
+    _hidden,
+    WithJsonSchema({"type": "string"}),
+]
 OptionalSecret = Annotated[
     SecretStr | None,
     Kind("a secret"),

@@ -39,6 +39,7 @@ from proxy.control.config.scalars import (
     Release,
     RoutePath,
     Secret,
+    SigningSecret,
     Size,
     StickyKind,
     Switch,
@@ -241,7 +242,7 @@ class StickyConfig(Section):
     endpoint: Switch = Field(
         default=False, description="Stick to one endpoint of the pool too, not only to the pool."
     )
-    secret: Secret = Field(
+    secret: SigningSecret = Field(
         default=SecretStr(""),
         description="Signs the cookies. Empty means one that is made once and kept in the state.",
     )

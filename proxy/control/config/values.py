@@ -224,6 +224,14 @@ def secret(value: Any) -> str:
     return str(value)
 
 
+def signing_secret(value: Any) -> str:
+    """A secret that nobody has to send, perhaps empty: any text will do."""
+    if not isinstance(value, str):
+        kind = "empty" if value is None else "no string"
+        raise Wrong(f"is {kind}", "a string, in quotes")
+    return str(value)
+
+
 def _expanded_integer(value: Any) -> Any:
     if isinstance(value, Expanded) and re.fullmatch(r"[0-9]{1,18}", value):
         return int(value)
