@@ -7,7 +7,7 @@ the choice and its bookkeeping.
 from __future__ import annotations
 
 from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
-from proxy.http1.headers import cookie_value, value_of, without, without_cookie
+from proxy.http1.headers import take_cookie, value_of, without
 from proxy.http1.message import RequestHead
 from proxy.policy.preview import pool_wanted
 from proxy.policy.sticky import Binding, bucket_of, hash_of
@@ -65,18 +65,17 @@ def _preview(service: ServiceLive, head: RequestHead) -> Decision | None:
         return None
     header = preview.header.lower().encode()
     value = value_of(head.fields, header)
-    if value is None and head.cookie is not None:
-        value = cookie_value(head.cookie, preview.cookie.encode() + b"=")
+    cookie = head.cookie
+    if cookie is not None:
+        from_cookie, cookie = take_cookie(cookie, preview.cookie.encode() + b"=")
+        value = from_cookie if value is None else value
     wanted = pool_wanted(preview, value) if value is not None else None
-    pool = service.pool(wanted) if wanted is not None else None
+    pool = service.by_name.get(wanted) if wanted is not None else None
     if pool is None:
         return None
     head.fields = without(head.fields, {header})  # the secret is not the endpoint's business
-    cookie = head.cookie
-    if cookie is not None:
-        cookie = without_cookie(cookie, preview.cookie.encode())
-        if service.cookie is not None:
-            cookie = without_cookie(cookie, service.cookie.prefix[:-1])
+    if cookie is not None and service.cookie is not None:
+        _, cookie = take_cookie(cookie, service.cookie.prefix)
     decision = Decision(pool, 0, cookie)
     decision.pinned = decision.previewed = True
     return decision
@@ -87,13 +86,12 @@ def _by_cookie(service: ServiceLive, cookie: bytes | None, now: float, wall: flo
     assert sticky is not None, "asked for by kind"
     binding = None
     if cookie is not None:
-        value = cookie_value(cookie, sticky.prefix)
+        value, cookie = take_cookie(cookie, sticky.prefix)
         if value is not None:
-            cookie = without_cookie(cookie, sticky.prefix[:-1])
             binding = sticky.read(value, wall)
     if binding is None:
         return _bind(service, service.sequence.next(), cookie, int(wall), wall)
-    bound = service.pool(binding.pool)
+    bound = service.by_name.get(binding.pool)
     if bound is None or bound.epoch != binding.epoch:
         return _bind(service, binding.bucket, cookie, binding.issued, wall)
     if service.spec.sticky.on_zero == "finish":

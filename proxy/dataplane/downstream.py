@@ -188,8 +188,10 @@ class Downstream(asyncio.Protocol):
     # ---- called by exchanges ----
 
     def write(self, data: bytes) -> None:
-        if not self.transport.is_closing():
+        try:
             self.transport.write(data)
+        except RuntimeError:  # uvloop's word for closing: nobody is there to read it
+            return
 
     def abort(self) -> None:
         self.is_ending = True

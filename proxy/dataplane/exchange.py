@@ -36,6 +36,10 @@ BUFFERED = 64 * 1024
 """Bytes of a request body kept while its endpoint is being connected to."""
 
 CLIENT_GONE = 499
+_VIA_END = encode.VIA + b"\r\n"
+# Module globals are one look-up, attributes of a module are two.
+_DURATION_US, _DURATION_BINS = stats.P_DURATION_US, stats.P_DURATION_BINS
+_BYTES_OUT, _IN_FLIGHT = stats.P_BYTES_OUT, stats.P_IN_FLIGHT
 _KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
 
 
@@ -150,7 +154,7 @@ class Exchange:
         self._enter(endpoint)
         head = self.head
         may_repeat = head.length == 0 and head.method in IDEMPOTENT
-        connection = lease.kept(endpoint, now, may_repeat=may_repeat)
+        connection = lease.kept(endpoint, now, may_repeat=may_repeat) if endpoint.idle else None
         if connection is not None:
             self.attach(connection)
         else:
@@ -163,16 +167,17 @@ class Exchange:
     def _enter(self, endpoint: EndpointLive) -> None:
         self.endpoint = endpoint
         self.pool = pool = endpoint.pool
-        pool.words[pool.slot + stats.P_IN_FLIGHT + self.kind] += 1
-        endpoint.begin()
+        pool.words[pool.slot + _IN_FLIGHT + self.kind] += 1
+        endpoint.busy += 1
+        endpoint.taken += 1
 
     def _leave(self) -> None:
         endpoint, pool = self.endpoint, self.pool
         if endpoint is None or pool is None:
             return
         self.endpoint = None
-        pool.words[pool.slot + stats.P_IN_FLIGHT + self.kind] -= 1
-        endpoint.end()
+        pool.words[pool.slot + _IN_FLIGHT + self.kind] -= 1
+        endpoint.busy -= 1
 
     def _become(self, kind: int) -> None:
         pool = self.pool
@@ -188,7 +193,7 @@ class Exchange:
         connection.exchange = self
         head, decision, pool = self.head, self.decision, self.pool
         assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
-        connection.parser.expect(is_head=head.method == b"HEAD")
+        connection.parser.expect(self, is_head=head.method == b"HEAD")
         self.touched = self.plane.clock.now
         self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
@@ -217,7 +222,7 @@ class Exchange:
         if service is None or before is None or decision is None or service is before:
             return
         self.service = service
-        pool = None if decision.pool is None else service.pool(decision.pool.name)
+        pool = None if decision.pool is None else service.by_name.get(decision.pool.name)
         if not decision.pinned and (pool is None or pool.weight == 0):
             pool = service.pools[service.split.index(decision.bucket)]
         decision.pool = pool
@@ -261,8 +266,10 @@ class Exchange:
         self._out = []
         if self.bytes_in:
             self.body_sent = True
-        if not upstream.transport.is_closing():
+        try:
             upstream.transport.write(data)
+        except RuntimeError:  # uvloop's word for closing; connection_lost will tell us
+            return
 
     def pause_request(self) -> None:
         self.is_paused = True
@@ -291,6 +298,8 @@ class Exchange:
         if self.is_done:
             return
         self.touched = self.plane.clock.now
+        if head.special is not None and self.upstream is not None:
+            self.upstream.note_keep_alive(head.special)
         self.status = status = head.status
         self.is_started = True
         self.keeps_upstream = head.keep_alive
@@ -307,8 +316,11 @@ class Exchange:
         pool = self.pool
         if pool is not None and pool.exposed:
             reply.append(pool.exposed)
-        reply.append(encode.VIA)
-        self._end_head(reply)
+        if self.keep_alive and not self.client.is_ending and not self.head.version_1_0:
+            reply.append(_VIA_END)
+        else:
+            reply.append(encode.VIA)
+            self._end_head(reply)
         if head.event_stream:
             self._become(stats.STREAM)
 
@@ -405,11 +417,11 @@ class Exchange:
             words, slot = pool.words, pool.slot
             status = self.status
             words[slot + (status // 100 if status < 600 else 5)] += 1
-            words[slot + stats.P_DURATION_US] += int(duration * 1e6)
-            words[slot + stats.P_DURATION_BINS + stats.latency_bin(duration)] += 1
+            words[slot + _DURATION_US] += int(duration * 1e6)
+            words[slot + _DURATION_BINS + stats.latency_bin(duration)] += 1
+            words[slot + _BYTES_OUT] += self.bytes_out
             if self.bytes_in:
                 words[slot + stats.P_BYTES_IN] += self.bytes_in
-            words[slot + stats.P_BYTES_OUT] += self.bytes_out
         log = self.plane.access_log
         if log is not None:
             log.add(self, duration)

@@ -43,6 +43,7 @@ class EndpointLive:
         "pool",
         "port",
         "slot",
+        "taken",
         "unreachable_until",
         "weight",
         "words",
@@ -57,6 +58,8 @@ class EndpointLive:
         self.key = hash_of(spec.address.encode())
         self.mark = endpoint_mark(spec.address)
         self.busy = 0
+        self.taken = 0
+        """Requests not yet added to the shared counter."""
         self.current = 0.0
         self.idle: list[Upstream] = []
         """Connections waiting for work, the last one used at the end."""
@@ -78,16 +81,6 @@ class EndpointLive:
         if self.drain is not None:
             self.close_idle()
 
-    def begin(self) -> None:
-        self.busy += 1
-        words, slot = self.words, self.slot
-        words[slot + stats.E_REQUESTS] += 1
-        words[slot + stats.E_IN_FLIGHT] += 1
-
-    def end(self) -> None:
-        self.busy -= 1
-        self.words[self.slot + stats.E_IN_FLIGHT] -= 1
-
     def failed_to_connect(self, now: float) -> None:
         self.unreachable_until = now + UNREACHABLE_S
         self.words[self.slot + stats.E_FAILURES] += 1
@@ -100,9 +93,16 @@ class EndpointLive:
             self.words[self.slot + stats.E_UNREACHABLE_MS] = 0
             self.pool.suspects.discard(self)
 
-    def count_connections(self) -> None:
-        """Bring the gauges of connections up to date; called by the sweep."""
+    def publish(self) -> None:
+        """Bring the shared counters up to date: at every sweep, and when a snapshot is applied.
+
+        From then on a draining endpoint only loses requests, so that what the control plane
+        reads may be too high for a moment, but never too low.
+        """
         words, slot = self.words, self.slot
+        taken, self.taken = self.taken, 0
+        words[slot + stats.E_REQUESTS] += taken
+        words[slot + stats.E_IN_FLIGHT] = self.busy
         words[slot + stats.E_IDLE] = len(self.idle)
         words[slot + stats.E_OPEN] = len(self.open)
 
@@ -164,6 +164,8 @@ class PoolLive:
             live.gone = True
             live.close_idle()
             self.suspects.discard(live)
+        for live in (*self.endpoints.values(), *known.values()):
+            live.publish()
         self.ready = [e for e in self.endpoints.values() if e.drain is None]
         if self.drain is not None and not was_drained:
             self.drained_at = time.monotonic()
@@ -201,6 +203,7 @@ class ServiceLive:
 
     __slots__ = (
         "balancer",
+        "by_name",
         "cookie",
         "header",
         "key",
@@ -213,6 +216,7 @@ class ServiceLive:
     def __init__(self, spec: Service, pools: list[PoolLive], before: ServiceLive | None) -> None:
         self.spec = spec
         self.pools = pools
+        self.by_name = {pool.name: pool for pool in pools}
         self.split = Split([p.weight for p in spec.pools] or [WHOLE], spec.offset)
         self.sequence: Sequence = before.sequence if before else Sequence(random.randrange(WHOLE))
         self.balancer: Balancer = (
@@ -226,12 +230,6 @@ class ServiceLive:
             self.cookie = before.cookie
         self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
         self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
-
-    def pool(self, name: str) -> PoolLive | None:
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        return None
 
 
 class Table:

@@ -181,7 +181,7 @@ class Plane:
                 for endpoint in pool.endpoints.values():
                     for connection in list(endpoint.idle):
                         connection.sweep(now, idle_s)
-                    endpoint.count_connections()
+                    endpoint.publish()
                 for endpoint in [e for e in pool.suspects if e.unreachable_until <= now]:
                     pool.suspects.discard(endpoint)
 

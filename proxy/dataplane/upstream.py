@@ -6,8 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from proxy.dataplane import faults
-from proxy.http1.headers import Fields
-from proxy.http1.message import Malformed, ResponseHead
+from proxy.http1.message import Malformed
 from proxy.http1.parser import ResponseParser
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Upstream(asyncio.Protocol):
         # fixed
         self.endpoint = endpoint
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before any use
-        self.parser = ResponseParser(self)
+        self.parser = ResponseParser()
         self.idle_limit_s = float("inf")  # what the endpoint itself said in Keep-Alive
         # per exchange
         self.exchange: Exchange | None = None
@@ -87,29 +86,9 @@ class Upstream(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.resume_request()
 
-    # ---- called by the parser ----
-
-    def response_interim(self, head: ResponseHead) -> None:
-        if self.exchange is not None:
-            self.exchange.response_interim(head)
-
-    def response_head(self, head: ResponseHead) -> None:
-        if head.special is not None:
-            self._note_keep_alive(head.special)
-        if self.exchange is not None:
-            self.exchange.response_head(head)
-
-    def response_body(self, data: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.response_body(data)
-
-    def response_end(self, trailers: Fields | None) -> None:
-        if self.exchange is not None:
-            self.exchange.response_end(trailers)
-
     # ---- called by exchanges and by the sweep ----
 
-    def _note_keep_alive(self, special: dict[bytes, bytes]) -> None:
+    def note_keep_alive(self, special: dict[bytes, bytes]) -> None:
         """Read `Keep-Alive: timeout=5`: what is kept longer would be found closed."""
         value = special.get(b"keep-alive")
         if value is None:

@@ -132,23 +132,27 @@ def named_by_connection(value: bytes) -> set[bytes]:
     return tokens(value) - PROTECTED
 
 
-def cookie_value(header: bytes, prefix: bytes) -> bytes | None:
-    """Value of a cookie in a Cookie header; `prefix` is its name with the equals sign."""
+def take_cookie(header: bytes, prefix: bytes) -> tuple[bytes | None, bytes]:
+    """Value of a cookie (None without it) and the Cookie header without it.
+
+    `prefix` is the cookie's name with the equals sign. Of several cookies of that name the
+    first one's value counts, and all of them are taken out.
+    """
+    value = None
     start = header.find(prefix)
-    while start > 0 and header[start - 1 : start] not in b"; ":
-        start = header.find(prefix, start + 1)
-    if start < 0:
-        return None
-    start += len(prefix)
-    end = header.find(b";", start)
-    return (header[start:] if end < 0 else header[start:end]).strip()
-
-
-def without_cookie(header: bytes, name: bytes) -> bytes:
-    """A Cookie header without the cookies of that name; empty when none is left."""
-    kept = [
-        pair
-        for part in header.split(b";")
-        if (pair := part.strip()) and pair.partition(b"=")[0].rstrip() != name
-    ]
-    return b"; ".join(kept)
+    while start >= 0:
+        if start and header[start - 1 : start] not in b"; \t":
+            start = header.find(prefix, start + 1)
+            continue
+        end = header.find(b";", start)
+        if end < 0:
+            found = header[start + len(prefix) :]
+            header = header[:start].rstrip(b"; \t")
+            start = -1
+        else:
+            found = header[start + len(prefix) : end]
+            header = header[:start] + header[end + 1 :].lstrip()
+            start = header.find(prefix, start)
+        if value is None:
+            value = found.strip()
+    return value, header

@@ -35,6 +35,7 @@ METHODS = frozenset(
     SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY CONNECT""".split()
 )
 MAX_TRAILERS = 100
+_USUAL_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Keep-alive"})
 _REFUSED_UPGRADES = frozenset({b"h2c", b"h2", b"http/2.0", b"tls/1.0"})
 
 
@@ -160,9 +161,11 @@ class RequestParser:
             return
         fields = self._fields
         parser = self._parser
-        self._check_size(fields)
+        if len(self._partial) + len(self._data) > self._max_header:
+            self._check_size(fields)
+        if len(fields) > self._max_headers * STRIDE:
+            raise Malformed(f"there are more than {self._max_headers} headers", 431)
         head = RequestHead(parser.get_method(), self._target, fields)
-        head.keep_alive = parser.should_keep_alive()
         version = parser.get_http_version()
         if version != "1.1":
             self._check_old(version, head)
@@ -173,15 +176,19 @@ class RequestParser:
             head.host = self._host
         head.cookie = self._cookie
         special = self._special
-        if special is not None:
-            self._read_special(head, special)
+        if special is not None or head.version_1_0:
+            head.keep_alive = parser.should_keep_alive()
+            if special is not None:
+                self._read_special(head, special)
         if head.method not in METHODS:
             raise Malformed("the method is not one of HTTP")
         if b"#" in head.target:
             raise Malformed("the request target has a fragment")
         self.head_started = False
         self._partial = b""
-        self._reset()  # from here on, fields are trailers
+        self._target = b""  # as _reset does, without the call: from here on, fields are trailers
+        self._fields = []
+        self._host = self._cookie = self._special = None
         if head.length > 0:
             self._remaining = head.length
         self._sink.request_head(head)
@@ -206,18 +213,15 @@ class RequestParser:
     # ---- what llhttp leaves to us ----
 
     def _check_size(self, fields: Fields) -> None:
-        # The whole head was in this read and the read was small: nothing to add up.
-        if len(self._partial) + len(self._data) > self._max_header:
-            size = len(self._target) + sum(map(len, fields))
-            if self._special:
-                size += sum(len(n) + len(v) + STRIDE for n, v in self._special.items())
-            size += len(self._host or b"") + len(self._cookie or b"")
-            if len(self._target) > self._max_header:
-                raise Malformed("the request target is too long", 414)
-            if size > self._max_header:
-                raise Malformed(f"the request head is larger than {self._max_header} bytes", 431)
-        if len(fields) > self._max_headers * STRIDE:
-            raise Malformed(f"there are more than {self._max_headers} headers", 431)
+        """Add the head up; called when the reads it came in are larger than it may be."""
+        size = len(self._target) + sum(map(len, fields))
+        if self._special:
+            size += sum(len(n) + len(v) + STRIDE for n, v in self._special.items())
+        size += len(self._host or b"") + len(self._cookie or b"")
+        if len(self._target) > self._max_header:
+            raise Malformed("the request target is too long", 414)
+        if size > self._max_header:
+            raise Malformed(f"the request head is larger than {self._max_header} bytes", 431)
 
     def _check_old(self, version: str, head: RequestHead) -> None:
         if version != "1.0":
@@ -336,9 +340,11 @@ class ResponseParser:
 
     __slots__ = (
         "_ended",
+        "_event_stream",
         "_fields",
         "_interim",
         "_is_head",
+        "_length",
         "_parser",
         "_reason",
         "_remaining",
@@ -350,8 +356,8 @@ class ResponseParser:
 
     MAX_INTERIM = 32
 
-    def __init__(self, sink: ResponseSink) -> None:
-        self._sink = sink
+    def __init__(self) -> None:
+        self._sink: ResponseSink = None  # type: ignore[assignment] # set by expect()
         self._parser = httptools.HttpResponseParser(self)
         self._remaining = 0
         self._is_head = False
@@ -366,9 +372,12 @@ class ResponseParser:
         self._fields: Fields = []
         self._reason = b""
         self._special: dict[bytes, bytes] | None = None
+        self._length: int | None = None
+        self._event_stream = False
 
-    def expect(self, *, is_head: bool) -> None:
-        """Make ready for the answer to the next request."""
+    def expect(self, sink: ResponseSink, *, is_head: bool) -> None:
+        """Make ready for the answer to the next request, to be told to `sink`."""
+        self._sink = sink
         if self._spent:
             self._parser = httptools.HttpResponseParser(self)
             self._spent = False
@@ -418,12 +427,20 @@ class ResponseParser:
         if lower not in RESPONSE_READ:
             self._fields += (name, COLON, value, CRLF)
             return
+        if lower == b"content-type":
+            self._fields += (name, COLON, value, CRLF)
+            if value[:17].lower() == b"text/event-stream":
+                self._event_stream = True
+            return
+        if lower == b"content-length":
+            self._length = int(value)  # llhttp has seen that it is a number, and the only one
+            return
+        if lower == b"connection" and value in _USUAL_CONNECTION:
+            return  # should_keep_alive() says it
         special = self._special
         if special is None:
             special = self._special = {}
-        if lower == b"content-type":
-            self._fields += (name, COLON, value, CRLF)
-        elif lower in special:
+        if lower in special:
             if lower == b"transfer-encoding":
                 raise Malformed("there are several Transfer-Encoding headers")
             value = special[lower] + b", " + value
@@ -434,7 +451,12 @@ class ResponseParser:
         status = parser.get_status_code()
         head = ResponseHead(status, self._reason, self._fields)
         special = self._special
-        self._reset()
+        head.length = self._length
+        head.event_stream = self._event_stream
+        self._fields = []  # as _reset does, without the call: from here on, fields are trailers
+        self._reason = b""
+        self._special = self._length = None
+        self._event_stream = False
         if status < 200:
             if special is not None:
                 head.upgrade = special.get(b"upgrade")
@@ -491,16 +513,11 @@ class ResponseParser:
     def _read_special(self, head: ResponseHead, special: dict[bytes, bytes]) -> None:
         head.special = special
         coding = special.get(b"transfer-encoding")
-        length = special.get(b"content-length")
         if coding is not None:
             if coding.strip().lower() != b"chunked" or head.version_1_0:
                 raise Malformed("the answer's transfer coding is not chunked")
             head.chunked = True
-        elif length is not None:
-            head.length = int(length)
-        kind = special.get(b"content-type")
-        if kind is not None and kind[:17].lower() == b"text/event-stream":
-            head.event_stream = True
+            head.length = None
         connection = special.get(b"connection")
         if connection is not None and connection.lower() not in (b"keep-alive", b"close"):
             named = named_by_connection(connection) - {b"close", b"keep-alive", b"upgrade"}
