@@ -20,6 +20,7 @@ from proxy.errors import Fault, Retry
 from proxy.http1 import encode
 from proxy.http1.headers import Fields, value_of
 from proxy.http1.message import RequestHead, ResponseHead
+from proxy.http1.parser import WholeAnswer
 
 if TYPE_CHECKING:
     from proxy.dataplane.downstream import Downstream
@@ -293,6 +294,37 @@ class Exchange:
                 self.switch = head
         elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
             self._reply.append(encode.interim_head(head))
+
+    def answer(self, whole: WholeAnswer) -> None:
+        """Pass a whole answer on in one write: most answers are of this kind."""
+        self.status = whole.status
+        self.is_started = self.is_answered = True
+        self.keeps_upstream = whole.keep_alive
+        self.bytes_out = len(whole.body)
+        decision, pool = self.decision, self.pool
+        if (
+            self._reply
+            or not self.keep_alive
+            or self.client.is_ending
+            or self.head.version_1_0
+            or decision is None
+            or decision.must_bind
+            or pool is None
+            or pool.exposed
+        ):
+            reply = self._reply
+            reply += (whole.line, whole.block)
+            if decision is not None and decision.must_bind:
+                self._bind_client(decision, reply)
+            if pool is not None and pool.exposed:
+                reply.append(pool.exposed)
+            reply.append(encode.VIA)
+            self._end_head(reply)
+            reply.append(whole.body)
+            self.client.write(b"".join(reply))
+        else:
+            self.client.write(b"".join((whole.line, whole.block, _VIA_END, whole.body)))
+        self._finish()
 
     def response_head(self, head: ResponseHead) -> None:
         if self.is_done:

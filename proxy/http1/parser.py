@@ -8,7 +8,8 @@ A body of known length that spans several reads does not go through llhttp at al
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from typing import Any, Protocol
 
 import httptools
 
@@ -34,6 +35,7 @@ METHODS = frozenset(
     SEARCH UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY
     SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY CONNECT""".split()
 )
+_BODYLESS = frozenset({b"204", b"304"})
 MAX_TRAILERS = 100
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Keep-alive"})
 _REFUSED_UPGRADES = frozenset({b"h2c", b"h2", b"http/2.0", b"tls/1.0"})
@@ -335,6 +337,43 @@ class _Muted:
         self.on_message_complete = parser.on_message_complete
 
 
+_UNUSUAL = re.compile(
+    rb"\n(?:connection:(?! ?(?:keep-alive|close)\r)|keep-alive|proxy-|te:|trailer|transfer-|upgrade"
+    rb"|content-type: ?text/event-stream)"
+).search
+"""Lines of a lower-cased head that need a closer look. One search is a tenth of the cost of
+looking for each of them (bytes.find of several bytes is 0.1 to 0.3 us)."""
+
+
+class WholeAnswer:
+    """A final answer of the usual shape that came in one read: head and body of known length."""
+
+    __slots__ = ("block", "body", "keep_alive", "line", "status")
+
+    def __init__(  # noqa: D107
+        self, status: int, line: bytes, block: bytes, body: bytes, *, keep_alive: bool
+    ) -> None:
+        self.status = status
+        self.line = line
+        """The status line with its end."""
+        self.block = block
+        """The header lines to pass on, each with its end."""
+        self.body = body
+        self.keep_alive = keep_alive
+
+
+class _Whole:
+    """Told by llhttp that a message is whole."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_message_complete(self) -> None:
+        self.count += 1
+
+
 class ResponseParser:
     """Responses on one connection to an endpoint."""
 
@@ -351,6 +390,8 @@ class ResponseParser:
         "_sink",
         "_special",
         "_spent",
+        "_whole",
+        "_whole_parser",
         "began",
     )
 
@@ -366,6 +407,8 @@ class ResponseParser:
         self._spent = False
         self.began = False
         """A byte of the answer has come."""
+        self._whole = _Whole()
+        self._whole_parser: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -387,6 +430,56 @@ class ResponseParser:
         self._ended = False
         self._remaining = 0
         self.began = False
+
+    def whole(self, data: bytes) -> WholeAnswer | None:
+        """The answer, when all of it is in `data` and nothing in it needs a closer look.
+
+        None otherwise: `feed` is to have the same bytes then. llhttp judges these answers as
+        well, but without a call for every header: it is a third of the cost of `feed`.
+        """
+        if self.began or self._is_head or self._remaining or self._ended:
+            return None
+        end = data.find(b"\r\n\r\n") + 2
+        line_end = data.find(b"\r\n") + 2
+        lower = data[line_end - 1 : end].lower()
+        at = lower.find(b"\ncontent-length: ")
+        if end < 2 or at < 0 or _UNUSUAL(lower) is not None:
+            return None
+        number = lower[at + 17 : lower.find(b"\r", at + 17)]
+        line = data[:line_end]
+        status = data[9:12]
+        if (
+            line[:9] != b"HTTP/1.1 "
+            or not number.isdigit()
+            or len(number) > 9
+            or len(data) != end + 2 + int(number)
+            or not b"200" <= status <= b"599"
+            or status in _BODYLESS
+        ):
+            return None
+        parser, whole = self._whole_parser, self._whole
+        if parser is None:
+            parser = self._whole_parser = httptools.HttpResponseParser(whole)
+        whole.count = 0
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._whole_parser = None
+            return None
+        if whole.count != 1:
+            self._whole_parser = None
+            return None
+        block = data[line_end:end]
+        keep_alive = True
+        at = lower.find(b"\nconnection:")
+        if at >= 0:  # keep-alive or close, says the search above
+            line_after = lower.find(b"\n", at + 1)
+            keep_alive = b"close" not in lower[at:line_after]
+            block = block[:at] + block[line_after:]
+            if not keep_alive:
+                self._whole_parser = None
+        self._ended = self.began = True
+        return WholeAnswer(int(status), line, block, data[end + 2 :], keep_alive=keep_alive)
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse `data`; returns what follows a 101, else None.
