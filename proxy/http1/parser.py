@@ -35,7 +35,10 @@ METHODS = frozenset(
     SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY CONNECT""".split()
 )
 MAX_TRAILERS = 100
+MAX_ANSWER_HEAD = 1024 * 1024
+"""Bytes of an answer that come in several reads and are no body: nothing else bounds them."""
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Keep-alive"})
+_END_OF_HEAD = b"\r\n\r\n"
 _REFUSED_UPGRADES = frozenset({b"h2c", b"h2", b"http/2.0", b"tls/1.0"})
 
 
@@ -56,7 +59,9 @@ class RequestParser:
     """Requests of one client connection."""
 
     __slots__ = (
+        "_before",
         "_between",
+        "_body_seen",
         "_cookie",
         "_data",
         "_fields",
@@ -65,6 +70,7 @@ class RequestParser:
         "_max_headers",
         "_parser",
         "_partial",
+        "_quiet",
         "_remaining",
         "_sink",
         "_special",
@@ -81,7 +87,10 @@ class RequestParser:
         self._remaining = 0  # bytes of a body that by-passes llhttp
         self._between = True  # between two messages: a close here cuts nothing
         self.head_started = False
-        self._partial = b""  # the head so far when it comes in pieces
+        self._partial = b""  # the reads of a head that comes in pieces
+        self._before = 0  # how much of the first of them belongs to earlier messages
+        self._body_seen = 0  # bytes of this body
+        self._quiet = 0  # bytes since its last piece: trailers, chunk extensions
         self._data = b""
         self._upgrade: RequestHead | None = None
         self._reset()
@@ -100,6 +109,7 @@ class RequestParser:
             if not data:
                 return b""
         self._data = data
+        seen = self._body_seen
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -113,10 +123,25 @@ class RequestParser:
                 return b""
             raise Malformed(f"the request is malformed: {_words(error)}") from None
         if self.head_started:
+            if not self._partial:
+                self._before = self._end_of_last(data)
             self._partial += data
-            if len(self._partial) > self._max_header:
+            if len(self._partial) - self._before > self._max_header:
                 raise self._too_large()
+        elif not self._between:
+            self._quiet = self._quiet + len(data) if self._body_seen == seen else 0
+            if self._quiet > self._max_header:
+                raise Malformed(f"the trailers are larger than {self._max_header} bytes", 431)
         return b""
+
+    def _end_of_last(self, data: bytes) -> int:
+        """Where in a read that ends in a head the messages before it end.
+
+        It may say too much when a body looks like the end of a head: that head is then
+        measured when it is whole.
+        """
+        end = data.rfind(_END_OF_HEAD)
+        return 0 if end < 0 else min(len(data), end + len(_END_OF_HEAD) + self._body_seen)
 
     @staticmethod
     def _data_after_close(error: httptools.HttpParserError) -> bool:
@@ -186,6 +211,7 @@ class RequestParser:
             raise Malformed("the request target has a fragment")
         self.head_started = False
         self._partial = b""
+        self._before = self._body_seen = self._quiet = 0
         self._target = b""  # as _reset does, without the call: from here on, fields are trailers
         self._fields = []
         self._host = self._cookie = self._special = None
@@ -194,6 +220,7 @@ class RequestParser:
         self._sink.request_head(head)
 
     def on_body(self, data: bytes) -> None:
+        self._body_seen += len(data)
         if self._remaining:
             self._remaining -= len(data)
         self._sink.request_body(data)
@@ -330,15 +357,34 @@ class _Muted:
     """Stands before a request parser whose head has been told already."""
 
     def __init__(self, parser: RequestParser) -> None:
+        self._parser = parser
+        self._is_told = False
         self.on_body = parser.on_body
-        self.on_header = parser.on_header
         self.on_message_complete = parser.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._is_told:  # the next request on the connection
+            self._parser.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._is_told:
+            self._parser.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_told:
+            self._parser.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._is_told:
+            self._parser.on_headers_complete()
+        self._is_told = True
 
 
 class ResponseParser:
     """Responses on one connection to an endpoint."""
 
     __slots__ = (
+        "_body_seen",
         "_ended",
         "_event_stream",
         "_fields",
@@ -346,6 +392,7 @@ class ResponseParser:
         "_is_head",
         "_length",
         "_parser",
+        "_quiet",
         "_reason",
         "_remaining",
         "_sink",
@@ -364,6 +411,8 @@ class ResponseParser:
         self._interim = 0
         self._ended = True
         self._spent = False
+        self._body_seen = 0
+        self._quiet = 0  # bytes since the last piece of a body: heads, trailers
         self.began = False
         """A byte of the answer has come."""
         self._reset()
@@ -383,7 +432,7 @@ class ResponseParser:
             self._spent = False
             self._reset()
         self._is_head = is_head
-        self._interim = 0
+        self._interim = self._quiet = 0
         self._ended = False
         self._remaining = 0
         self.began = False
@@ -398,6 +447,7 @@ class ResponseParser:
         if self._remaining:
             self._pass_body(data)
             return None
+        seen = self._body_seen
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -410,6 +460,10 @@ class ResponseParser:
             if self._ended:
                 raise Malformed("bytes came after the answer") from None
             raise Malformed(f"the answer is malformed: {_words(error)}") from None
+        if not self._ended:
+            self._quiet = self._quiet + len(data) if self._body_seen == seen else 0
+            if self._quiet > MAX_ANSWER_HEAD:
+                raise Malformed("the answer's head or trailers are too large")
         return None
 
     # ---- called by llhttp ----
@@ -478,6 +532,9 @@ class ResponseParser:
             self._remaining = head.length
 
     def on_body(self, data: bytes) -> None:
+        if self._ended:  # the answer to HEAD has none, whatever the endpoint thinks
+            raise Malformed("bytes came after the answer")
+        self._body_seen += 1
         if self._remaining:
             self._remaining -= len(data)
         self._sink.response_body(data)
