@@ -122,17 +122,22 @@ class RequestParser:
             if self._between and self._data_after_close(error):
                 return b""
             raise Malformed(f"the request is malformed: {_words(error)}") from None
+        if not self._between:
+            self._measure(data, seen)
+        return b""
+
+    def _measure(self, data: bytes, body_before: int) -> None:
+        """Bound what is neither whole nor a body: a head in pieces, trailers."""
         if self.head_started:
             if not self._partial:
                 self._before = self._end_of_last(data)
             self._partial += data
             if len(self._partial) - self._before > self._max_header:
                 raise self._too_large()
-        elif not self._between:
-            self._quiet = self._quiet + len(data) if self._body_seen == seen else 0
+        else:
+            self._quiet = self._quiet + len(data) if self._body_seen == body_before else 0
             if self._quiet > self._max_header:
                 raise Malformed(f"the trailers are larger than {self._max_header} bytes", 431)
-        return b""
 
     def _end_of_last(self, data: bytes) -> int:
         """Where in a read that ends in a head the messages before it end.
