@@ -542,7 +542,9 @@ class Exchange:
         if self.is_done:
             return
         self.is_done = True
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:  # its own connection_lost goes to the tunnel
+            upstream.endpoint.open.discard(upstream)
         self._leave()
         self._count()
         self.plane.forget(self.client)
