@@ -96,14 +96,14 @@ def _by_cookie(service: ServiceLive, cookie: bytes | None, now: float, wall: flo
         return _bind(service, binding.bucket, cookie, binding.issued, wall)
     if service.spec.sticky.on_zero == "finish":
         drain = bound.drain
-        stays = bound.weight > 0 or (drain is not None and now < drain.streams_by_s)
+        stays = bound.is_open or (drain is not None and now < drain.streams_by_s)
         pool = bound if stays else service.pools[service.split.index(binding.bucket)]
     else:
         pool = service.pools[service.split.index(binding.bucket)]
     if pool is not bound:
         return _bind(service, binding.bucket, cookie, binding.issued, wall)
     decision = Decision(pool, binding.bucket, cookie)
-    decision.pinned = pool.weight == 0
+    decision.pinned = not pool.is_open
     decision.must_bind = sticky.is_due(binding, wall)
     decision.binding = binding._replace(seen=int(wall)) if decision.must_bind else binding
     return decision
@@ -159,7 +159,7 @@ def _fallback(
     ):
         return None
     for pool in service.pools:
-        if pool is not decision.pool and pool.weight > 0 and pool.available(tried, now):
+        if pool is not decision.pool and pool.is_open and pool.available(tried, now):
             return pool
     return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -32,6 +34,8 @@ HALF_CLOSED_S = 1.0
 after this time without a byte of the answer it counts as gone, as it does with nginx."""
 MAX_EARLY = 64 * 1024
 """Bytes kept that a client sent behind a request for an upgrade."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Downstream(asyncio.Protocol):
@@ -103,8 +107,9 @@ class Downstream(asyncio.Protocol):
             if self._discarded > MAX_DISCARDED:
                 self.abort()
             return
-        if self._early:
-            self._keep_early(data)
+        exchange = self.current
+        if self._early or (exchange is not None and exchange.head.upgrade is not None):
+            self._keep_early(data)  # the endpoint has yet to say whose bytes these are
             return
         try:
             early = self.parser.feed(data)
@@ -148,6 +153,7 @@ class Downstream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_paused = False
+        self.rested_since = self.plane.clock.now  # it reads, if slowly
         exchange = self.current
         if exchange is not None and exchange.upstream is not None:
             exchange.touched = self.plane.clock.now
@@ -160,7 +166,8 @@ class Downstream(asyncio.Protocol):
         target.settle(head)
         exchange = Exchange(self.plane, self, head)
         self._parsing = exchange
-        if self.current is None and not self.is_ending:
+        # A connection that is to end still answers what had begun to arrive before.
+        if self.current is None and not self._is_over():
             self.current = exchange
             exchange.start()
         else:
@@ -184,6 +191,8 @@ class Downstream(asyncio.Protocol):
         elif self.current is None:
             self.rested_since = self.plane.clock.now
             self._discarded = 0
+            if self.is_ending and not self.linger_until:
+                self._end()
 
     # ---- called by exchanges ----
 
@@ -195,7 +204,16 @@ class Downstream(asyncio.Protocol):
 
     def abort(self) -> None:
         self.is_ending = True
+        exchange = self.current
+        if exchange is not None and exchange.head.version_1_0 and exchange.is_started:
+            self._reset()
         self.transport.abort()
+
+    def _reset(self) -> None:
+        """Have the connection reset: where an answer ends with it, a mere end would look whole."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
     def pause_body(self) -> None:
         if not self._reading_paused and not self.transport.is_closing():
@@ -241,13 +259,13 @@ class Downstream(asyncio.Protocol):
             return  # an answer of our own ended at once: the loop below goes on
         self._advancing = True
         waiting = self._waiting
-        while waiting and self.current is None and not self.transport.is_closing():
+        while waiting and self.current is None and not self._is_over():
             exchange = self.current = waiting.popleft()
             exchange.start()
             exchange.flush_request()
         self._advancing = False
-        if self.current is not None or self.transport.is_closing():
-            if not waiting:
+        if self.current is not None or self._is_over():
+            if not waiting and not self.linger_until:
                 self.resume_body()
             return
         if self._last_words is not None:
@@ -260,6 +278,10 @@ class Downstream(asyncio.Protocol):
             if early:  # the upgrade was refused: these are requests
                 self.data_received(early)
 
+    def _is_over(self) -> bool:
+        """The last answer has been written: nothing more may be started."""
+        return self.linger_until > 0 or self.transport.is_closing()
+
     def _keep_early(self, data: bytes) -> None:
         self._early += data
         if len(self._early) > MAX_EARLY:
@@ -268,6 +290,8 @@ class Downstream(asyncio.Protocol):
     def _say_last(self, fault: Fault) -> None:
         """Answer ourselves, once the others are answered, and close."""
         self.is_ending = True
+        if self.linger_until:
+            return  # the last word has been said
         if self.current is not None or self._waiting:
             exchange = self._parsing
             if exchange is not None and exchange is self.current and not exchange.is_done:
@@ -328,8 +352,7 @@ class Downstream(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         current = self.current
         if self.linger_until:
-            if now > self.linger_until:
-                self.transport.abort()
+            self._sweep_lingering(now)
         elif current is not None:
             if self.eof_since and now - self.eof_since > HALF_CLOSED_S and current.is_waiting:
                 self.abort()
@@ -342,8 +365,19 @@ class Downstream(asyncio.Protocol):
             if now - self.head_since > self.listener.spec.header_s:
                 self.head_since = 0.0
                 self._say_last(faults.HEAD_TOO_SLOW)
-        elif now - self.rested_since > self.listener.spec.idle_s:
-            self.transport.close()
+        elif self._is_stuck(now):
+            if self.transport.is_closing() or self.transport.get_write_buffer_size():
+                self.abort()  # it does not read: closing would wait for that for ever
+            else:
+                self.transport.close()
+
+    def _sweep_lingering(self, now: float) -> None:
+        is_written = self.transport.get_write_buffer_size() == 0
+        if now > self.linger_until and (is_written or self._is_stuck(now)):
+            self.transport.abort()
+
+    def _is_stuck(self, now: float) -> bool:
+        return now - self.rested_since > self.listener.spec.idle_s
 
 
 _NO_HEAD = RequestHead(b"", b"", [])

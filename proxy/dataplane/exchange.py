@@ -224,7 +224,7 @@ class Exchange:
             return
         self.service = service
         pool = None if decision.pool is None else service.by_name.get(decision.pool.name)
-        if not decision.pinned and (pool is None or pool.weight == 0):
+        if not decision.pinned and (pool is None or not pool.is_open):
             pool = service.pools[service.split.index(decision.bucket)]
         decision.pool = pool
 
@@ -519,7 +519,7 @@ class Exchange:
         if endpoint is None or pool is None or service is None:
             return
         pool.words[pool.slot + stats.P_STALE] += 1
-        if endpoint.drain is not None or endpoint.gone or pool.weight == 0:
+        if endpoint.drain is not None or endpoint.gone or not pool.is_open:
             self._leave()
             self._decide_again()
             self._lease(None)
@@ -574,7 +574,9 @@ class Exchange:
         if self.is_done:
             return
         self.is_done = True
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:  # its own connection_lost goes to the tunnel
+            upstream.endpoint.open.discard(upstream)
         self._leave()
         self._count()
         self.plane.forget(self.client)

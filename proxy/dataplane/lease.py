@@ -74,7 +74,7 @@ async def _connect(
         fault = faults.CONNECT_TIMEOUT
     except socket.gaierror:
         fault = faults.NAME_UNKNOWN
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for a name that no name server could know
         fault = faults.CONNECT_REFUSED
     else:
         endpoint.connected()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.plane import Plane
 
 BACKLOG = 4096
+NOBODY = "0.0.0.0"
 
 
 class ListenerLive:
@@ -76,6 +77,9 @@ class ListenerLive:
     def origin(self, transport: asyncio.Transport) -> Origin:
         peer = transport.get_extra_info("peername")
         name = transport.get_extra_info("sockname")
-        address = peer[0] if isinstance(peer, tuple) else ""
+        # A TCP client that is gone already has no name any more. It must not pass for a peer on
+        # a unix socket, who may be trusted.
+        nobody = "" if self.spec.bind.startswith("unix:") else NOBODY
+        address = peer[0] if isinstance(peer, tuple) else nobody
         port = name[1] if isinstance(name, tuple) else 80
         return Origin(address, port, b"http", self._peers)

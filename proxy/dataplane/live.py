@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy import stats
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.routing import Router
-from proxy.policy.split import Sequence, Split
+from proxy.policy.split import Sequence as Buckets
+from proxy.policy.split import Split
 from proxy.policy.sticky import StickyCookie, endpoint_mark, hash_of
 
 if TYPE_CHECKING:
@@ -181,6 +183,11 @@ class PoolLive:
         if service.expose_pool:
             self.exposed = lines
 
+    @property
+    def is_open(self) -> bool:
+        """Whether new clients may come."""
+        return self.weight > 0 and self.drain is None
+
     def available(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
         """Endpoints that may get a request: not draining, not tried, not just found unreachable."""
         if not self.suspects and tried is None:
@@ -217,8 +224,8 @@ class ServiceLive:
         self.spec = spec
         self.pools = pools
         self.by_name = {pool.name: pool for pool in pools}
-        self.split = Split([p.weight for p in spec.pools] or [WHOLE], spec.offset)
-        self.sequence: Sequence = before.sequence if before else Sequence(random.randrange(WHOLE))
+        self.split = Split(_shares_of_new(spec.pools) or [WHOLE], spec.offset)
+        self.sequence: Buckets = before.sequence if before else Buckets(random.randrange(WHOLE))
         self.balancer: Balancer = (
             before.balancer
             if before and before.spec.balance == spec.balance
@@ -230,6 +237,15 @@ class ServiceLive:
             self.cookie = before.cookie
         self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
         self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
+
+
+def _shares_of_new(pools: Sequence[Pool]) -> list[int]:
+    """Shares of what is new: a draining pool's weight goes to the largest of the others."""
+    shares = [0 if pool.drain is not None else pool.weight for pool in pools]
+    if not any(shares):
+        return [pool.weight for pool in pools]
+    shares[shares.index(max(shares))] += WHOLE - sum(shares)
+    return shares
 
 
 class Table:

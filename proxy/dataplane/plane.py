@@ -155,7 +155,11 @@ class Plane:
     def _sweep(self, now: float) -> None:
         states: Counter[tuple[ListenerLive, int]] = Counter()
         for connection in list(self.connections):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception as error:  # noqa: BLE001 - one connection must not keep the rest from theirs
+                self.report("sweep", error)
+                connection.abort()
             current = connection.current
             if current is None:
                 state = stats.L_IDLE

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
 
+FLUSH_S = 30.0
+"""How long the last bytes of a tunnel may take to be read when its other end is gone."""
+
 
 class Tunnel:
     """Two ends that pass on what they read; it is over when either connection is lost."""
@@ -37,8 +40,11 @@ class Tunnel:
 
     def lost(self, side: _Side) -> None:
         """One connection is gone: the other one gets what is still to be written, and closes."""
-        if not side.peer.is_closing():
-            side.peer.close()
+        peer = side.peer
+        if not peer.is_closing():
+            peer.close()
+        if peer.get_write_buffer_size():  # it must not wait for ever for one that does not read
+            asyncio.get_running_loop().call_later(FLUSH_S, peer.abort)
         self.exchange.tunnel_closed()
 
 

@@ -453,7 +453,7 @@ class WholeAnswer:
 
     __slots__ = ("block", "body", "keep_alive", "line", "status")
 
-    def __init__(  # noqa: D107
+    def __init__(
         self, status: int, line: bytes, block: bytes, body: bytes, *, keep_alive: bool
     ) -> None:
         self.status = status
