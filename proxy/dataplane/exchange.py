@@ -196,6 +196,8 @@ class Exchange:
         assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
         connection.parser.expect(self, is_head=head.method == b"HEAD")
         self.touched = self.plane.clock.now
+        if self.client.is_paused:  # it has yet to read the answer before this one
+            connection.transport.pause_reading()
         self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
             self.client.resume_body()
@@ -434,6 +436,8 @@ class Exchange:
         if upstream is not None:
             self.upstream = None
             if self.keeps_upstream and self.request_done and not self.must_close_upstream:
+                if self.client.is_paused and upstream.is_usable():
+                    upstream.transport.resume_reading()  # its next client may read faster
                 lease.give_back(upstream, self.plane.clock.now)
             else:
                 upstream.exchange = None
@@ -605,7 +609,7 @@ class Exchange:
                 self.tunnel.abort()
         elif self.upstream is None:
             return  # connecting has its own end in time
-        elif self.is_started:
+        elif self.is_started or self.client.is_paused:
             self._sweep_answer(waited)
         elif self.request_done or self.is_paused or (self.head.expect and not self.bytes_in):
             if waited > timeouts.response_s:
