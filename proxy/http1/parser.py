@@ -382,6 +382,7 @@ class RequestParser:
                 framing = b"Content-Length: %d" % head.length
             self._parser = httptools.HttpRequestParser(_BodyOnly(self))
             self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: -\r\n" + framing + HEAD_END)
+            self._reset()  # of the shown head nothing shall stay
             return False
         self._end()
         return head.upgrade is not None
