@@ -379,7 +379,8 @@ class RequestParser:
             if not head.chunked:
                 framing = b"Content-Length: %d" % head.length
             self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-            self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: -\r\n" + framing + HEAD_END)
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + HEAD_END)
+            self._reset()  # the framing shown is no header of anybody's
             return False
         self._end()
         return head.upgrade is not None
