@@ -34,7 +34,7 @@ from proxy.http1.message import Malformed, RequestHead, ResponseHead
 METHODS = frozenset(
     b"""GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH
     SEARCH UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY
-    SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY CONNECT""".split()
+    SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY""".split()
 )
 _BODYLESS = frozenset({b"204", b"304"})
 MAX_TRAILERS = 100
@@ -128,15 +128,19 @@ class RequestParser:
 
         Until it is known whether the upgrade comes, later reads are not for this parser.
         """
-        if self._remaining:
-            data = self._pass_body(data)
-        if self._between and data[:1] > b" " and data.find(HEAD_END) == len(data) - 4:
-            if self._read(data):  # one whole head, as most reads are
-                self._stopped()
-            elif self.head_started:
-                self._unfinished(data)  # three bytes, too, are "not found" at -1
-            return b""
-        return self._feed_pieces(data)
+        try:
+            if self._remaining:
+                data = self._pass_body(data)
+            if self._between and data[:1] > b" " and data.find(HEAD_END) == len(data) - 4:
+                if self._read(data):  # one whole head, as most reads are
+                    self._stopped()
+                elif self.head_started:
+                    self._unfinished(data)  # three bytes, too, are "not found" at -1
+                return b""
+            return self._feed_pieces(data)
+        except Malformed:
+            self._remaining = -1  # what follows has no meaning any more
+            raise
 
     def _feed_pieces(self, data: bytes) -> bytes:
         position, size = 0, len(data)
@@ -381,8 +385,8 @@ class RequestParser:
             if not head.chunked:
                 framing = b"Content-Length: %d" % head.length
             self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-            self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: -\r\n" + framing + HEAD_END)
-            self._reset()  # of the shown head nothing shall stay
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + HEAD_END)
+            self._reset()  # the framing shown is no header of anybody's
             return False
         self._end()
         return head.upgrade is not None
@@ -598,11 +602,15 @@ class ResponseParser:
         if self._remaining:
             self._pass_body(data)
             return None
-        if not self.began and data[:1] in (b"R", b"I"):  # llhttp takes RTSP and ICE, too
-            raise Malformed("the answer is not one of HTTP")
-        return self._read(data)
+        try:
+            return self._read(data)
+        except Malformed:
+            self._ended = self._spent = True
+            raise
 
     def _read(self, data: bytes) -> bytes | None:
+        if not self.began and data[:1] in (b"R", b"I"):  # llhttp takes RTSP and ICE, too
+            raise Malformed("the answer is not one of HTTP")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
