@@ -94,23 +94,27 @@ class RequestParser:
 
     def feed(self, data: bytes) -> bytes:
         """Parse `data`. Returns what follows the head of a request that asks for an upgrade."""
-        if self._remaining:
-            data = self._pass_body(data)
-            if not data:
-                return b""
-        self._data = data
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stop:
-            return self._stopped(data[stop.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            if isinstance(error.__context__, Malformed):
-                raise error.__context__ from None
-            raise
-        except httptools.HttpParserError as error:
-            if self._between and self._data_after_close(error):
-                return b""
-            raise Malformed(f"the request is malformed: {_words(error)}") from None
+        while True:  # again after every upgrade that we do not pass on
+            if self._remaining:
+                data = self._pass_body(data)
+                if not data:
+                    return b""
+            self._data = data
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as stop:
+                data = data[stop.args[0] :]
+                if self._is_tunnel_asked() or not data:
+                    return data
+            except httptools.HttpParserCallbackError as error:
+                if isinstance(error.__context__, Malformed):
+                    raise error.__context__ from None
+                raise
+            except httptools.HttpParserError as error:
+                if self._between and self._data_after_close(error):
+                    return b""
+                raise Malformed(f"the request is malformed: {_words(error)}") from None
         if self.head_started:
             self._partial += data
             if len(self._partial) > self._max_header:
@@ -266,18 +270,18 @@ class RequestParser:
             for name in named:
                 special.pop(name, None)
 
-    def _stopped(self, rest: bytes) -> bytes:
+    def _is_tunnel_asked(self) -> bool:
         """Go on after llhttp stopped at the end of a head that asks for an upgrade.
 
-        An upgrade that we pass on leaves `rest` to the tunnel. One that we do not
+        An upgrade that we pass on leaves what follows to the tunnel. One that we do not
         pass on (h2c, or with a body) is an ordinary request whose body llhttp has not
-        read: a new parser is shown a head of the same framing and then the rest.
+        read: a new parser is shown a head of the same framing, and is fed with it next.
         """
         head, self._upgrade = self._upgrade, None
         if head is None or head.upgrade is not None:
             self._between = True
             self._sink.request_end(None)
-            return rest
+            return True
         self._restart()
         if head.length:
             framing = (
@@ -290,7 +294,7 @@ class RequestParser:
             self._between = False
         else:
             self._sink.request_end(None)
-        return self.feed(rest) if rest else b""
+        return False
 
     def restart(self) -> None:
         """Read on as on a new connection: after an upgrade that the endpoint refused."""
