@@ -329,7 +329,7 @@ class Exchange:
             reply.append(encode.CHUNKED)
 
     def _end_head(self, reply: list[bytes]) -> None:
-        if self.keep_alive and not self.client.is_ending:
+        if self.keep_alive and not self.client.ends_here:
             if self.head.version_1_0:
                 reply.append(encode.KEEP_ALIVE)
         else:
@@ -434,7 +434,7 @@ class Exchange:
         self.is_started = self.is_answered = True
         if close:
             self.keep_alive = False
-        keep_alive = self.keep_alive = self.keep_alive and not self.client.is_ending
+        keep_alive = self.keep_alive = self.keep_alive and not self.client.ends_here
         accept = value_of(head.fields, b"accept") or b""
         answer = own_answer(
             fault,
@@ -530,11 +530,13 @@ class Exchange:
             upstream.abort()
 
     def tunnel_closed(self) -> None:
-        """Both ends of the tunnel are closing."""
+        """Both ends of the tunnel are closed, or cut."""
         if self.is_done:
             return
         self.is_done = True
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:  # the tunnel's own protocol hears of its end
+            upstream.endpoint.open.discard(upstream)
         self._leave()
         self._count()
         self.plane.forget(self.client)
