@@ -24,7 +24,7 @@ WORDS = 50_000
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 5.0) -> None:
     """Wait for what will be so soon."""
     try:
         async with asyncio.timeout(timeout_s):

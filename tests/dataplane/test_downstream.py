@@ -104,6 +104,34 @@ async def test_what_is_malformed_behind_good_requests_is_told_after_their_answer
     assert await wire.is_closed()
 
 
+async def test_requests_in_line_are_answered_to_a_client_that_closed_its_side(box: Box) -> None:
+    await box.serve(await box.endpoint(echo_path))
+    wire = await box.client()
+    await wire.send(b"".join(request_bytes(f"/{number}") for number in range(20)))
+    wire.finish()
+    for number in range(20):
+        answer = await wire.answer()
+        assert answer.body == f"/{number}".encode()
+        assert answer.closes == (number == 19)
+    assert await wire.is_closed()
+
+
+async def test_more_requests_than_may_wait_are_not_answered_but_those_before_them_are(
+    box: Box,
+) -> None:
+    await box.serve(await box.endpoint(echo_path))
+    wire = await box.client()
+    await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1500)
+    count = 0
+    with pytest.raises(WireError):
+        while True:
+            answer = await wire.answer()
+            assert answer.status == 200
+            count += 1
+    assert count >= 1025
+    assert answer.closes == (count < 1500)
+
+
 async def test_a_request_behind_connection_close_is_not_answered(box: Box) -> None:
     endpoint = await box.endpoint()
     await box.serve(endpoint)
@@ -153,14 +181,16 @@ async def test_requests_sent_while_an_upgrade_is_decided_are_served_when_it_was_
     assert (await wire.answer()).body == b"/next"
 
 
-@pytest.mark.parametrize("count", [1, 3, 2000])
+@pytest.mark.parametrize("count", [1, 3, 1000])
+@pytest.mark.parametrize("kind", [b"websocket", b"h2c"])
 async def test_after_upgrades_that_we_refused_ourselves_the_next_request_is_served(
-    box: Box, count: int
+    box: Box, count: int, kind: bytes
 ) -> None:
     endpoint = await box.endpoint(echo_path)
     await box.apply(box.shop(box.pool("blue", [endpoint], WHOLE), routes=(Route(host="here"),)))
     wire = await box.client()
-    await wire.send(UPGRADE * count + request_bytes("/next", headers={"Host": "here"}))
+    ask = UPGRADE.replace(b"websocket", kind)
+    await wire.send(ask * count + request_bytes("/next", headers={"Host": "here"}))
     for _ in range(count):
         assert (await wire.answer()).status == 404
     assert (await wire.answer()).body == b"/next"

@@ -103,6 +103,10 @@ async def test_when_one_end_breaks_the_other_is_closed_and_nothing_stays(
     if who == "client":
         wire.close()
     else:
+        writer = endpoint.peers[0].writer
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )
         endpoint.peers[0].abort()
         assert await wire.is_closed()
     await until(lambda: tunnels(box) == 0, "the tunnel is over")
