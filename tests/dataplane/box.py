@@ -51,6 +51,8 @@ class Peer:
         return head + (await self.reader.readexactly(int(length[1])) if length else b"")
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():  # uvloop refuses to write then
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
