@@ -347,10 +347,13 @@ class Downstream(asyncio.Protocol):
                 self.head_since = 0.0
                 self._say_last(faults.HEAD_TOO_SLOW)
         elif now - self.rested_since > self.listener.spec.idle_s:
-            if self.transport.is_closing():
-                self.transport.abort()  # it never read its last answer
-            else:
-                self.transport.close()
+            self._close_or_cut()
+
+    def _close_or_cut(self) -> None:
+        if self.transport.is_closing():
+            self.transport.abort()  # it never read its last answer
+        else:
+            self.transport.close()
 
 
 _NO_HEAD = RequestHead(b"", b"", [])

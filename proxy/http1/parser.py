@@ -107,19 +107,23 @@ class RequestParser:
                 data = data[stop.args[0] :]
                 if self._is_tunnel_asked() or not data:
                     return data
-            except httptools.HttpParserCallbackError as error:
-                if isinstance(error.__context__, Malformed):
-                    raise error.__context__ from None
-                raise
             except httptools.HttpParserError as error:
-                if self._between and self._data_after_close(error):
-                    return b""
-                raise Malformed(f"the request is malformed: {_words(error)}") from None
+                self._refuse(error)
+                return b""
         if self.head_started:
             self._partial += data
             if len(self._partial) > self._max_header:
                 raise self._too_large()
         return b""
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        """Say what is wrong with the bytes; nothing is when they follow `Connection: close`."""
+        if isinstance(error, httptools.HttpParserCallbackError):
+            if isinstance(error.__context__, Malformed):
+                raise error.__context__ from None
+            raise error
+        if not (self._between and self._data_after_close(error)):
+            raise Malformed(f"the request is malformed: {_words(error)}") from None
 
     @staticmethod
     def _data_after_close(error: httptools.HttpParserError) -> bool:

@@ -65,7 +65,18 @@ def test_a_combined_line_is_what_tools_for_apache_and_nginx_read() -> None:
     )
 
 
-HOSTILE = [b'"', b"\\", b'\\"', b"\t", b"\x80\xff", b"\xc3\xbc", b"\x1b[2J", b"a\nb", b"a\rb", b"\x7f"]
+HOSTILE = [
+    b'"',
+    b"\\",
+    b'\\"',
+    b"\t",
+    b"\x80\xff",
+    b"\xc3\xbc",
+    b"\x1b[2J",
+    b"a\nb",
+    b"a\rb",
+    b"\x7f",
+]
 
 
 @pytest.mark.parametrize("evil", HOSTILE)
@@ -89,9 +100,7 @@ def test_hostile_bytes_stay_inside_their_field(evil: bytes) -> None:
 async def test_every_exchange_is_a_line(box: Box, tmp_path: Path) -> None:
     endpoint = await box.endpoint()
     log = AccessLog(path=str(tmp_path / "log"))
-    await box.apply(
-        box.shop(box.pool("blue", [endpoint], WHOLE, release="v1")), access_log=log
-    )
+    await box.apply(box.shop(box.pool("blue", [endpoint], WHOLE, release="v1")), access_log=log)
     wire = await box.client()
     await wire.request("/one?x", headers={"User-Agent": "me"})
     await wire.request("/two", method="POST", body=b"12345")

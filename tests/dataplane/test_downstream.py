@@ -122,14 +122,13 @@ async def test_more_requests_than_may_wait_are_not_answered_but_those_before_the
     await box.serve(await box.endpoint(echo_path))
     wire = await box.client()
     await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1500)
-    count = 0
-    with pytest.raises(WireError):
-        while True:
-            answer = await wire.answer()
-            assert answer.status == 200
-            count += 1
+    answer = await wire.answer()
+    count = 1
+    while not answer.closes and count < 1500:
+        answer = await wire.answer()
+        assert answer.status == 200
+        count += 1
     assert count >= 1025
-    assert answer.closes == (count < 1500)
 
 
 async def test_a_request_behind_connection_close_is_not_answered(box: Box) -> None:
@@ -213,15 +212,11 @@ async def test_a_head_that_takes_too_long_is_a_408(box: Box) -> None:
 async def test_a_head_that_comes_byte_by_byte_does_not_gain_time(box: Box) -> None:
     await box.serve(await box.endpoint(), listener={"header_s": 0.3})
     wire = await box.client()
-    with pytest.raises(WireError):  # closed on us while we were still sending
-        for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 1000:
-            await wire.send(bytes([byte]))
-            await asyncio.sleep(0.01)
-            if not box.plane.connections:
-                raise WireError
-            (connection,) = box.plane.connections
-            if connection.linger_until:
-                raise WireError
+    for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 1000:
+        await wire.send(bytes([byte]))
+        await asyncio.sleep(0.01)
+        if any(connection.linger_until for connection in box.plane.connections):
+            break
     assert (await wire.answer()).status == 408
 
 
@@ -271,8 +266,7 @@ async def test_a_client_that_sends_for_ever_after_a_refusal_is_cut(box: Box) -> 
     await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
     assert (await wire.answer()).status == 413
     with pytest.raises(WireError):
-        for _ in range(64):
-            await wire.send(b"x" * MIB)
+        await wire.send(b"x" * (64 * MIB))
 
 
 # ---- half-closes ----

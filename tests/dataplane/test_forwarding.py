@@ -32,8 +32,8 @@ def head(special: dict[bytes, bytes] | None = None) -> RequestHead:
 
 def lines(told: Origin, special: dict[bytes, bytes] | None = None) -> dict[str, str]:
     text, request_id = told.lines(head(special), RequestIds(1))
-    pairs = [line.split(": ", 1) for line in text.decode().split("\r\n")[:-1]]
-    found = {name: value for name, value in pairs}
+    pairs = [line.partition(": ")[::2] for line in text.decode().split("\r\n")[:-1]]
+    found = dict(pairs)
     assert len(found) == len(pairs), "a header twice"
     assert found["X-Request-ID"] == request_id.decode()
     return found

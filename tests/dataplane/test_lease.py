@@ -133,9 +133,7 @@ async def test_a_drained_endpoint_keeps_no_connection(box: Box) -> None:
     later = box.plane.clock.now + 60
     drain = Drain(since_s=0, requests_by_s=later, streams_by_s=later)
     await box.apply(
-        box.shop(
-            box.pool("blue", [endpoint], 0, drain=drain), box.pool("green", [other], WHOLE)
-        )
+        box.shop(box.pool("blue", [endpoint], 0, drain=drain), box.pool("green", [other], WHOLE))
     )
     go.set()
     assert (await asking).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from proxy import stats
 from proxy.model import WHOLE, Drain
@@ -16,6 +17,10 @@ async def silent(peer: Peer) -> None:
     await peer.gone()
 
 
+def _has(box: Box, count: int) -> bool:
+    return len(box.plane.in_flight("shop", None)) == count
+
+
 async def test_in_flight_is_told_oldest_first_with_its_route_and_without_its_query(
     box: Box,
 ) -> None:
@@ -24,10 +29,7 @@ async def test_in_flight_is_told_oldest_first_with_its_route_and_without_its_que
     for number in range(3):
         wire = await box.client()
         await wire.send(request_bytes(f"/{number}?secret=1"))
-        await until(
-            lambda number=number: len(box.plane.in_flight("shop", None)) == number + 1,
-            "it is in flight",
-        )
+        await until(partial(_has, box, number + 1), "it is in flight")
     items = box.plane.in_flight("shop", "blue")
     assert [item["route"] for item in items] == ["GET /0", "GET /1", "GET /2"]
     assert {item["endpoint"] for item in items} == {endpoint.address}

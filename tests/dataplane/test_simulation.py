@@ -19,7 +19,7 @@ from tests.e2e.wire import Wire, WireError, request_bytes
 
 STEPS = 60
 KINDS = ("now", "slow", "large", "stream", "dies", "cut")
-SECRET = "s3cret"  # noqa: S105 - it is a test's
+SECRET = "s3cret"
 
 
 @dataclass
@@ -99,8 +99,11 @@ class World:
         assert not self.violations, self.violations
         assert min(self.box.in_flight()) >= 0, f"negative gauge: {self.box.in_flight()}"
         busy = sum(live.busy for live in self.box.lives)
-        pools = sum(self.box.of_pool(stats.P_IN_FLIGHT + kind, name)
-                    for name in ("blue", "green") for kind in range(3))
+        pools = sum(
+            self.box.of_pool(stats.P_IN_FLIGHT + kind, name)
+            for name in ("blue", "green")
+            for kind in range(3)
+        )
         assert busy == pools, f"{busy} in flight at endpoints, {pools} in pools"
 
     async def traffic(self) -> None:
@@ -170,7 +173,7 @@ class World:
         )
         wire = await self.box.client()
         vanishes = self.draw.random() < 0.2
-        self.tasks.append(self.box.loop.create_task(self.client(number, wire, data, vanishes)))  # noqa: RUF006
+        self.tasks.append(self.box.loop.create_task(self.client(number, wire, data, vanishes)))
 
     async def client(self, number: int, wire: Wire, data: bytes, vanishes: bool) -> None:  # noqa: FBT001
         try:

@@ -51,7 +51,7 @@ class Crew:
             self.port: int = sock.getsockname()[1]
         self.endpoint = ""
 
-    def snapshot(self, **pool: object) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         self.revision += 1
         slot = self.slots.slot("endpoint", stats.ENDPOINT_WORDS)
         blue = Pool(
@@ -86,7 +86,9 @@ class Crew:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             async with asyncio.timeout(10):
-                writer.write(b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode())
+                writer.write(
+                    b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode()
+                )
                 return await reader.read()
         finally:
             writer.transport.abort()
@@ -107,7 +109,7 @@ class Crew:
 async def crew() -> AsyncIterator[Crew]:
     made = Crew()
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
-    made.endpoint = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    made.endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield made
     finally:

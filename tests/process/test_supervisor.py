@@ -44,9 +44,7 @@ class Proxy:
                 "shop": {
                     "routes": [{"path": "/"}],
                     "pools": {
-                        "blue": {
-                            "endpoints": ["127.0.0.1:%d" % self.endpoint.getsockname()[1]]
-                        }
+                        "blue": {"endpoints": [f"127.0.0.1:{self.endpoint.getsockname()[1]}"]}
                     },
                     "active": "blue",
                 }
@@ -193,5 +191,3 @@ def test_workers_go_when_their_supervisor_is_killed(proxy: Proxy) -> None:
                 return
         time.sleep(0.05)
     raise AssertionError("an orphaned worker still accepts")
-
-

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ async def test_a_worker_that_keeps_dying_is_started_less_and_less_often(
     victim, other = crew.note()
     os.kill(victim, signal.SIGKILL)
     await until(lambda: len(starts) >= 5, "it was tried five times")
-    pauses = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(starts)]
     assert pauses == sorted(pauses)
     assert pauses[-1] > 1
     began = time.monotonic()
@@ -171,7 +172,7 @@ async def test_a_stop_lets_requests_finish_and_leaves_no_process(crew: Crew) -> 
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    with pytest.raises(OSError, match="refused|Connect call failed"):
+    with pytest.raises(OSError, match="Connect call failed"):
         await crew.get()
 
 
