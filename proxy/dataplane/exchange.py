@@ -373,7 +373,7 @@ class Exchange:
             reply.append(encode.CHUNKED)
 
     def _end_head(self, reply: list[bytes]) -> None:
-        if self.keep_alive and not self.client.is_ending:
+        if self.keep_alive and not self.client.ends_here:
             if self.head.version_1_0:
                 reply.append(encode.KEEP_ALIVE)
         else:
@@ -478,7 +478,7 @@ class Exchange:
         self.is_started = self.is_answered = True
         if close:
             self.keep_alive = False
-        keep_alive = self.keep_alive = self.keep_alive and not self.client.is_ending
+        keep_alive = self.keep_alive = self.keep_alive and not self.client.ends_here
         accept = value_of(head.fields, b"accept") or b""
         answer = own_answer(
             fault,
@@ -574,7 +574,7 @@ class Exchange:
             upstream.abort()
 
     def tunnel_closed(self) -> None:
-        """Both ends of the tunnel are closing."""
+        """Both ends of the tunnel are closed, or cut."""
         if self.is_done:
             return
         self.is_done = True
