@@ -192,6 +192,8 @@ class Exchange:
         head, decision, pool = self.head, self.decision, self.pool
         assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
         connection.parser.expect(is_head=head.method == b"HEAD")
+        if self.client.is_paused:  # it has yet to take the answer before this one
+            connection.transport.pause_reading()
         self.touched = self.plane.clock.now
         self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
@@ -393,6 +395,8 @@ class Exchange:
         if upstream is not None:
             self.upstream = None
             if self._may_keep():
+                if self.client.is_paused:  # that was this exchange's; the next one must hear
+                    upstream.resume_reading()
                 lease.give_back(upstream, self.plane.clock.now)
             else:
                 upstream.exchange = None

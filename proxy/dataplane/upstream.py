@@ -141,6 +141,10 @@ class Upstream(asyncio.Protocol):
     def is_usable(self) -> bool:
         return not self.transport.is_closing()
 
+    def resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def close(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
