@@ -30,6 +30,8 @@ MAX_WAITING = 65_536
 PIECE = 4096
 """What a pipe takes as one (PIPE_BUF of Linux)."""
 FLUSH_S = 0.25
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+LOG_MODE = 0o640
 
 Entry = tuple[Any, ...]
 
@@ -140,7 +142,7 @@ class AccessLogWriter:
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    return os.open(path, LOG_FLAGS, LOG_MODE)
 
 
 def _shortened(entry: Entry) -> Entry:

@@ -94,7 +94,10 @@ class Plane:
         if before is not None:
             before.close()
         if spec.path != "off":
-            self.access_log = AccessLogWriter(spec, self.words)
+            try:
+                self.access_log = AccessLogWriter(spec, self.words)
+            except OSError as error:  # traffic matters more than its log
+                self.report("access log", error)
         self._log_spec = spec
 
     # ---- the end ----

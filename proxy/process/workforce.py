@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from proxy.control.fleet import InFlight, WorkerState
+from proxy.dataplane.access_log import LOG_FLAGS, LOG_MODE
 from proxy.model import Snapshot
 from proxy.process.channel import Channel
 from proxy.process.messages import Message, from_plain
@@ -87,8 +88,12 @@ class Workforce:
         return self._totals
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
-        """Open the sockets that `snapshot` needs; a sentence for each that cannot be opened."""
-        return self._sockets.open_for(snapshot)
+        """Open the sockets that `snapshot` needs; a sentence for all that cannot be had.
+
+        The access log is opened as well, and closed: a file that workers could not open
+        must be refused here, before anything has changed.
+        """
+        return log_problems(snapshot.access_log.path) or self._sockets.open_for(snapshot)
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Have every worker serve `snapshot`; one that does not confirm in time is replaced.
@@ -299,6 +304,18 @@ class Workforce:
         asked.discard(worker.generation)
         if not asked:
             done.set()
+
+
+def log_problems(path: str) -> list[str]:
+    """A sentence when the access log cannot be written."""
+    if path in ("stdout", "off"):
+        return []
+    try:
+        os.close(os.open(path, LOG_FLAGS, LOG_MODE))
+    except OSError as error:
+        words = (error.strerror or str(error)).lower()
+        return [f"cannot write the access log {path}: {words}"]
+    return []
 
 
 def _cause(status: int) -> str:
