@@ -184,6 +184,8 @@ class Exchange:
         self.endpoint = None
         pool.words[pool.slot + _IN_FLIGHT + self.kind] -= 1
         endpoint.busy -= 1
+        if endpoint.gone:
+            endpoint.publish()  # no sweep comes by there any more
 
     def _become(self, kind: int) -> None:
         pool = self.pool
