@@ -24,6 +24,7 @@ class Decision:
         "pinned",
         "pool",
         "previewed",
+        "until",
     )
 
     def __init__(self, pool: PoolLive | None, bucket: int, cookie: bytes | None) -> None:
@@ -38,6 +39,8 @@ class Decision:
         self.pinned = False
         """The client is bound to this pool whatever its weight."""
         self.previewed = False
+        self.until = 0.0
+        """Wall seconds until which it holds for the same cookie and the same snapshot; 0: never."""
 
 
 def decide(
@@ -105,7 +108,12 @@ def _by_cookie(service: ServiceLive, cookie: bytes | None, now: float, wall: flo
     decision = Decision(pool, binding.bucket, cookie)
     decision.pinned = not pool.is_open
     decision.must_bind = sticky.is_due(binding, wall)
-    decision.binding = binding._replace(seen=int(wall)) if decision.must_bind else binding
+    if decision.must_bind:
+        decision.binding = binding._replace(seen=int(wall))
+    else:
+        decision.binding = binding
+        if pool.weight > 0:
+            decision.until = sticky.good_until(binding)
     return decision
 
 
@@ -140,6 +148,7 @@ def pick(
         other = _fallback(service, decision, tried, now)
         if other is not None:
             decision.pool = other
+            decision.until = 0.0
             decision.must_bind = False  # the cookie stays as it is
             members = other.available(tried, now)
         else:
@@ -176,6 +185,7 @@ def _among(
         member = service.balancer.pick(members, 0)
         decision.binding = binding._replace(endpoint=member.mark)
         decision.must_bind = True
+        decision.until = 0.0
         return member
     if service.spec.balance != "hash":
         return service.balancer.pick(members, 0)

@@ -19,7 +19,9 @@ from proxy.http1.message import Malformed, RequestHead
 from proxy.http1.parser import RequestParser
 
 if TYPE_CHECKING:
+    from proxy.dataplane.decision import Decision
     from proxy.dataplane.listener import ListenerLive
+    from proxy.dataplane.live import ServiceLive
     from proxy.dataplane.plane import Plane
 
 MAX_PIPELINED = 1024
@@ -53,6 +55,9 @@ class Downstream(asyncio.Protocol):
         "is_ending",
         "is_paused",
         "is_secure",
+        "known",
+        "known_cookie",
+        "known_service",
         "linger_until",
         "listener",
         "origin",
@@ -79,6 +84,9 @@ class Downstream(asyncio.Protocol):
         self.linger_until = 0.0
         self.eof_since = 0.0  # the client has closed its side for sending
         self.served = 0
+        self.known: Decision | None = None  # on the request before, and what it rested on
+        self.known_cookie: bytes | None = None
+        self.known_service: ServiceLive | None = None
         self._reading_paused = False
         self._advancing = False
         # per exchange

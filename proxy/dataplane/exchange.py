@@ -141,10 +141,28 @@ class Exchange:
         if limit and (head.length > limit or self.bytes_in > limit):
             self.refuse(faults.BODY_TOO_LARGE, close=True)
             return
-        clock = plane.clock
-        address = self.client.origin.client(head)
-        self.decision = decide(service, head, address, clock.now, clock.wall)
+        self._decide(service, head)
         self._lease(None)
+
+    def _decide(self, service: ServiceLive, head: RequestHead) -> None:
+        client, clock = self.client, self.plane.clock
+        known = client.known
+        if (
+            known is not None
+            and known.until > clock.wall
+            and client.known_cookie is head.cookie  # the very same object: the head was known
+            and client.known_service is service  # of the same snapshot
+        ):
+            self.decision = known
+            return
+        address = client.origin.client(head)
+        decision = self.decision = decide(service, head, address, clock.now, clock.wall)
+        if decision.until:
+            client.known = decision
+            client.known_cookie = head.cookie
+            client.known_service = service
+        else:
+            client.known = None
 
     def _lease(self, fault: Fault | None) -> None:
         """Take an endpoint that was not tried yet; `fault` is why the last one failed."""
@@ -236,6 +254,7 @@ class Exchange:
         if not decision.pinned and (pool is None or not pool.is_open):
             pool = service.pools[service.split.index(decision.bucket)]
         decision.pool = pool
+        decision.until = 0.0
 
     # ---- the request, from the client ----
 

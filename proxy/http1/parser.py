@@ -80,6 +80,8 @@ class RequestParser:
         "_host",
         "_is_chunked",
         "_is_last",
+        "_known",
+        "_known_lines",
         "_max_header",
         "_max_headers",
         "_overhead",
@@ -104,6 +106,8 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self)
         self._piece = b""  # being fed to llhttp
         self._is_last = False  # the client said that no request follows
+        self._known: RequestHead | None = None  # one without anything special, read before
+        self._known_lines = b""
         # per message
         self._between = True  # between two messages: a close here cuts nothing
         self._after_cr = False  # half an empty line was read
@@ -132,6 +136,8 @@ class RequestParser:
             if self._remaining:
                 data = self._pass_body(data)
             if self._between and data[:1] > b" " and data.find(HEAD_END) == len(data) - 4:
+                if self._known is not None and self._read_known(data, self._known):
+                    return b""
                 if self._read(data):  # one whole head, as most reads are
                     self._stopped()
                 elif self.head_started:
@@ -141,6 +147,25 @@ class RequestParser:
         except Malformed:
             self._remaining = -1  # what follows has no meaning any more
             raise
+
+    def _read_known(self, data: bytes, known: RequestHead) -> bool:
+        """Read a head whose header lines are those of the one before, byte for byte.
+
+        Clients that call an API, and other proxies, repeat themselves; llhttp judged these
+        lines the first time. False when it is another head.
+        """
+        line_end = data.find(CRLF)
+        if data[line_end:] != self._known_lines or len(data) > self._max_header:
+            return False
+        line = _USUAL_REQUEST_LINE(data, 0, line_end)
+        if line is None or line[1] not in METHODS:
+            return False
+        head = RequestHead(line[1], line[2], known.fields)
+        head.host = known.host
+        head.cookie = known.cookie
+        self._sink.request_head(head)
+        self._sink.request_end(None)
+        return True
 
     def _feed_pieces(self, data: bytes) -> bytes:
         position, size = 0, len(data)
@@ -292,6 +317,15 @@ class RequestParser:
         self._host = self._cookie = self._special = None
         self._set_aside = 0
         self._sink.request_head(head)
+        self._remember(head, text)
+
+    def _remember(self, head: RequestHead, text: bytes) -> None:
+        """Keep a head that has nothing special, for `_read_known`."""
+        if head.special is None and not head.version_1_0 and head.target[:1] == b"/":
+            self._known = head
+            self._known_lines = text[text.find(CRLF) :]
+        else:
+            self._known = None
 
     def on_body(self, data: bytes) -> None:
         if self._is_chunked:
@@ -427,6 +461,8 @@ class _BodyOnly:
         self.on_message_complete = parser.body_read
 
 
+_USUAL_REQUEST_LINE = re.compile(rb"([A-Z-]+) (/[!\"$-~]*) HTTP/1\.1").fullmatch
+
 _UNUSUAL = re.compile(
     rb"\n(?:connection:(?! ?(?:keep-alive|close)\r)|keep-alive|proxy-|te:|trailer|transfer-|upgrade"
     rb"|content-type: ?text/event-stream)"
@@ -456,18 +492,18 @@ def _is_usual(line: bytes) -> bool:
 class WholeAnswer:
     """A final answer of the usual shape that came in one read: head and body of known length."""
 
-    __slots__ = ("block", "body", "keep_alive", "line", "status")
+    __slots__ = ("block", "body", "head", "keep_alive", "line", "status")
 
-    def __init__(
-        self, status: int, line: bytes, block: bytes, body: bytes, *, keep_alive: bool
-    ) -> None:
+    def __init__(self, status: int, line: bytes, block: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.line = line
         """The status line with its end."""
         self.block = block
         """The header lines to pass on, each with its end."""
-        self.body = body
         self.keep_alive = keep_alive
+        self.head = b""
+        """All of the head's bytes, as they came."""
+        self.body = b""
 
 
 class _Whole:
@@ -491,6 +527,8 @@ class ResponseParser:
         "_fields",
         "_interim",
         "_is_head",
+        "_known",
+        "_known_size",
         "_length",
         "_overhead",
         "_parser",
@@ -519,6 +557,8 @@ class ResponseParser:
         """A byte of the answer has come."""
         self._whole = _Whole()
         self._whole_parser: Any = None
+        self._known: WholeAnswer | None = None  # the last one, and its size with the body
+        self._known_size = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -550,6 +590,28 @@ class ResponseParser:
         """
         if self.began or self._is_head or self._remaining or self._ended:
             return None
+        known = self._known
+        if known is not None and len(data) == self._known_size and data.startswith(known.head):
+            self._ended = self.began = True
+            known.body = data[len(known.head) :]
+            return known
+        return self._read_whole(data)
+
+    def _is_valid(self, data: bytes) -> bool:
+        """Ask llhttp whether `data` is one whole message."""
+        parser, judged = self._whole_parser, self._whole
+        if parser is None:
+            parser = self._whole_parser = httptools.HttpResponseParser(judged)
+        judged.count = 0
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError:
+            judged.count = 0
+        if judged.count != 1:
+            self._whole_parser = None
+        return judged.count == 1
+
+    def _read_whole(self, data: bytes) -> WholeAnswer | None:
         end = data.find(b"\r\n\r\n") + 2
         line_end = data.find(b"\r\n") + 2
         lower = data[line_end - 1 : end].lower()
@@ -568,17 +630,7 @@ class ResponseParser:
             or status in _BODYLESS
         ):
             return None
-        parser, whole = self._whole_parser, self._whole
-        if parser is None:
-            parser = self._whole_parser = httptools.HttpResponseParser(whole)
-        whole.count = 0
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._whole_parser = None
-            return None
-        if whole.count != 1:
-            self._whole_parser = None
+        if not self._is_valid(data):
             return None
         block = data[line_end:end]
         keep_alive = True
@@ -590,7 +642,13 @@ class ResponseParser:
             if not keep_alive:
                 self._whole_parser = None
         self._ended = self.began = True
-        return WholeAnswer(int(status), line, block, data[end + 2 :], keep_alive=keep_alive)
+        whole = WholeAnswer(int(status), line, block, keep_alive=keep_alive)
+        whole.body = data[end + 2 :]
+        whole.head = data[: end + 2]
+        if keep_alive:
+            # Endpoints repeat themselves as well, within a second (Date) to the byte.
+            self._known, self._known_size = whole, len(data)
+        return whole
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse `data`; returns what follows a 101, else None.

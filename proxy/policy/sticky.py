@@ -104,6 +104,10 @@ class StickyCookie:
         """Whether half of max_idle has gone by, so that the cookie is to be sent anew."""
         return now - binding.seen >= self._max_idle_s / 2
 
+    def good_until(self, binding: Binding) -> float:
+        """Wall seconds until which a binding neither expires nor is due to be sent anew."""
+        return min(binding.seen + self._max_idle_s / 2, binding.issued + self._max_age_s)
+
     def _verified(self, value: bytes) -> Binding | None:
         if len(value) > _LONGEST or not value.startswith(_VERSION):
             return None
