@@ -93,9 +93,12 @@ class Plane:
         before, self.access_log = self.access_log, None
         if before is not None:
             before.close()
-        if spec.path != "off":
-            self.access_log = AccessLogWriter(spec, self.words)
         self._log_spec = spec
+        if spec.path != "off":
+            try:
+                self.access_log = AccessLogWriter(spec, self.words)
+            except OSError as error:  # the control plane has tried, but much may happen since
+                self.report("access log", error)
 
     # ---- the end ----
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from proxy.control.fleet import InFlight, WorkerState
-from proxy.model import Snapshot
+from proxy.model import AccessLog, Snapshot
 from proxy.process.channel import Channel
 from proxy.process.messages import Message
 from proxy.process.sockets import SocketTable
@@ -87,7 +87,12 @@ class Workforce:
         return self._totals
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
-        """Open the sockets that `snapshot` needs; a sentence for each that cannot be opened."""
+        """Open the sockets that `snapshot` needs; a sentence for each that cannot be opened.
+
+        An access log that cannot be opened is such a sentence, too.
+        """
+        if problem := _log_problem(snapshot.access_log):
+            return [problem]
         return self._sockets.open_for(snapshot)
 
     async def apply(self, snapshot: Snapshot) -> None:
@@ -298,6 +303,18 @@ class Workforce:
         asked.discard(worker.generation)
         if not asked:
             done.set()
+
+
+def _log_problem(spec: AccessLog) -> str | None:
+    if spec.path in {"stdout", "off"}:
+        return None
+    try:
+        # O_NONBLOCK: of a pipe that nobody reads we want an error, not to wait.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        os.close(os.open(spec.path, flags, 0o640))
+    except OSError as error:
+        return f"cannot write the access log {spec.path}: {(error.strerror or str(error)).lower()}"
+    return None
 
 
 def _cause(status: int) -> str:
