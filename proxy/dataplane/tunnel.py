@@ -30,8 +30,9 @@ class Tunnel:
             side.own.set_protocol(side)
         if early:
             self._client_side.data_received(early)
-        for side in (self._client_side, self._upstream_side):
-            side.own.resume_reading()
+        self._client_side.own.resume_reading()
+        if not self.exchange.client.is_paused:  # else resume_writing does it
+            self._upstream_side.own.resume_reading()
 
     def abort(self) -> None:
         self._client_side.own.abort()
