@@ -52,6 +52,13 @@ class ListenerLive:
             self._server.close()
             self._server = None
 
+    def close(self) -> None:
+        """Stop at once, whoever is queued."""
+        self.stop_listening()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
     async def accept_rest(self) -> None:
         """Take what the kernel has queued meanwhile: closing the socket would reset it."""
         sock, self._sock = self._sock, None

@@ -124,6 +124,8 @@ class Plane:
     def abort(self) -> None:
         """Cut everything that is left."""
         self._sweeper.stop()
+        for listener in self._listeners.values():
+            listener.close()
         for connection in list(self.connections):
             if connection.current is not None:
                 connection.current.cut()
