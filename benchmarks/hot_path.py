@@ -116,7 +116,7 @@ async def _measure(exchanges: int, rounds: int, *, profile: bool) -> None:
     if profile:
         profiler = cProfile.Profile()
         profiler.runcall(run)
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(90)
         return
     figures = [run() for _ in range(rounds)]
     print(f"hot path: {statistics.median(figures):.2f} us an exchange (best {min(figures):.2f})")

@@ -20,6 +20,7 @@ from proxy.errors import Fault, Retry
 from proxy.http1 import encode
 from proxy.http1.headers import Fields, value_of
 from proxy.http1.message import RequestHead, ResponseHead
+from proxy.http1.parser import WholeAnswer
 
 if TYPE_CHECKING:
     from proxy.dataplane.downstream import Downstream
@@ -195,6 +196,8 @@ class Exchange:
         assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
         connection.parser.expect(self, is_head=head.method == b"HEAD")
         self.touched = self.plane.clock.now
+        if self.client.is_paused:  # it has yet to read the answer before this one
+            connection.transport.pause_reading()
         self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
             self.client.resume_body()
@@ -293,6 +296,37 @@ class Exchange:
                 self.switch = head
         elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
             self._reply.append(encode.interim_head(head))
+
+    def answer(self, whole: WholeAnswer) -> None:
+        """Pass a whole answer on in one write: most answers are of this kind."""
+        self.status = whole.status
+        self.is_started = self.is_answered = True
+        self.keeps_upstream = whole.keep_alive
+        self.bytes_out = len(whole.body)
+        decision, pool = self.decision, self.pool
+        if (
+            self._reply
+            or not self.keep_alive
+            or self.client.is_ending
+            or self.head.version_1_0
+            or decision is None
+            or decision.must_bind
+            or pool is None
+            or pool.exposed
+        ):
+            reply = self._reply
+            reply += (whole.line, whole.block)
+            if decision is not None and decision.must_bind:
+                self._bind_client(decision, reply)
+            if pool is not None and pool.exposed:
+                reply.append(pool.exposed)
+            reply.append(encode.VIA)
+            self._end_head(reply)
+            reply.append(whole.body)
+            self.client.write(b"".join(reply))
+        else:
+            self.client.write(b"".join((whole.line, whole.block, _VIA_END, whole.body)))
+        self._finish()
 
     def response_head(self, head: ResponseHead) -> None:
         if self.is_done:
@@ -402,6 +436,8 @@ class Exchange:
         if upstream is not None:
             self.upstream = None
             if self.keeps_upstream and self.request_done and not self.must_close_upstream:
+                if self.client.is_paused and upstream.is_usable():
+                    upstream.transport.resume_reading()  # its next client may read faster
                 lease.give_back(upstream, self.plane.clock.now)
             else:
                 upstream.exchange = None
@@ -573,7 +609,7 @@ class Exchange:
                 self.tunnel.abort()
         elif self.upstream is None:
             return  # connecting has its own end in time
-        elif self.is_started:
+        elif self.is_started or self.client.is_paused:
             self._sweep_answer(waited)
         elif self.request_done or self.is_paused or (self.head.expect and not self.bytes_in):
             if waited > timeouts.response_s:

@@ -47,6 +47,10 @@ class Upstream(asyncio.Protocol):
         if exchange is None:
             self.close()  # nobody asked: whatever this is, it answers nothing
             return
+        whole = self.parser.whole(data)
+        if whole is not None:
+            exchange.answer(whole)
+            return
         try:
             after_upgrade = self.parser.feed(data)
         except Malformed as bad:

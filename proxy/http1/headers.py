@@ -11,6 +11,7 @@ from typing import Final
 
 COLON: Final = b": "
 CRLF: Final = b"\r\n"
+HEAD_END: Final = b"\r\n\r\n"
 STRIDE: Final = 4
 """Items of one field in a flat list."""
 
@@ -81,8 +82,10 @@ def underscored(name: bytes) -> set[bytes]:
     return spellings
 
 
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+
 LOOK_ALIKES: Final = frozenset(
-    spelling for name in (*FORWARDING, *OURS, b"content-length") for spelling in underscored(name)
+    spelling for name in (*FORWARDING, *OURS, *_FRAMING) for spelling in underscored(name)
 )
 """Dropped from requests: `X_Forwarded_For` becomes X-Forwarded-For behind WSGI and CGI."""
 

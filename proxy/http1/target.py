@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from proxy.http1.message import Malformed, RequestHead
 
-_HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+;="
+_NAME_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+;="
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _SCHEMES = (b"http://", b"https://")
 
 
 def settle(head: RequestHead) -> None:
     """Check Host and bring `head.target` to origin form (or `*`); raises Malformed."""
     target = head.target
-    if head.host.translate(None, _HOST_BYTES):
+    if head.host.translate(None, _NAME_BYTES):  # a port, an address in brackets, or no host
         head.host = head.host.strip(b" \t")
-        if head.host.translate(None, _HOST_BYTES):
+        if head.host and _HOST.fullmatch(head.host) is None:
             raise Malformed("the Host header is not a host")
     if target[:1] != b"/":
         _settle_other_form(head, target)
@@ -35,7 +38,7 @@ def _settle_other_form(head: RequestHead, target: bytes) -> None:
     question = authority.find(b"?")
     if question >= 0:
         authority, slash, path = authority[:question], b"/", target[len(scheme) + question :]
-    if not authority or authority.translate(None, _HOST_BYTES):
+    if _HOST.fullmatch(authority) is None:
         raise Malformed("the authority in the request target is not a host")
     head.host = authority  # and Host, whatever it said, is ignored (RFC 9112 section 3.2.2)
     head.target = slash + path if slash else (b"*" if head.method == b"OPTIONS" else b"/")

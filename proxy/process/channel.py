@@ -102,6 +102,8 @@ class Channel:
         except OSError:
             self.close()
             return
+        for fd in descriptors:
+            os.set_inheritable(fd, False)  # unlike everything else that Python opens
         self._descriptors.extend(descriptors)
         if not data:
             self.close()
@@ -123,6 +125,11 @@ class Channel:
             return False
         body = bytes(self._buffer[_FRAME.size : end])
         del self._buffer[:end]
+        try:
+            message = decode(body)
+        except (TypeError, ValueError):
+            self.close()  # whoever talks like this is no peer of ours
+            return False
         descriptors = [self._descriptors.popleft() for _ in range(count)]
-        self._on_message(decode(body), descriptors)
+        self._on_message(message, descriptors)
         return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -47,6 +47,7 @@ def _convert(kind: Any, plain: Any) -> Any:
     origin = get_origin(kind)
     if origin is tuple:
         item = get_args(kind)[0]
+        _check(plain, isinstance(plain, list), kind)
         return tuple(_convert(item, value) for value in plain)
     if origin is Union or origin is types.UnionType:
         if plain is None:
@@ -56,5 +57,18 @@ def _convert(kind: Any, plain: Any) -> Any:
         hints = _hints.get(kind)
         if hints is None:
             hints = _hints[kind] = get_type_hints(kind)
+        _check(plain, isinstance(plain, dict), kind)
         return kind(**{n: _convert(h, plain[n]) for n, h in hints.items() if n in plain})
+    if origin is Literal:
+        _check(plain, plain in get_args(kind), kind)
+    elif kind is float:
+        _check(plain, type(plain) in {float, int}, kind)
+        return float(plain)
+    else:  # what is left are str, int and bool, which JSON tells apart
+        _check(plain, type(plain) is kind, kind)
     return plain
+
+
+def _check(plain: Any, fits: bool, kind: Any) -> None:  # noqa: FBT001 - the finding itself
+    if not fits:
+        raise TypeError(f"{type(plain).__name__} where {kind} was expected")

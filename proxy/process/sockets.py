@@ -129,9 +129,11 @@ def _remove_stale(path: str) -> None:
     probe.settimeout(1.0)
     try:
         probe.connect(path)
-    except OSError:
+    except ConnectionRefusedError:
         os.unlink(path)  # noqa: PTH108
         return
+    except BlockingIOError:  # its queue is full: somebody lives there, who is only busy
+        pass
     finally:
         probe.close()
     raise OSError(98, "another program listens on it")

@@ -20,7 +20,7 @@ import structlog
 from proxy.control.fleet import InFlight, WorkerState
 from proxy.model import AccessLog, Snapshot
 from proxy.process.channel import Channel
-from proxy.process.messages import Message
+from proxy.process.messages import Message, from_plain
 from proxy.process.sockets import SocketTable
 from proxy.stats import BLOCK_WORDS, CounterBlock, SlotTable, Totals
 from proxy.tasks import spawn
@@ -182,7 +182,8 @@ class Workforce:
         counters_fd = os.memfd_create(f"turnout-{slot}-{generation}", os.MFD_CLOEXEC)
         os.ftruncate(counters_fd, BLOCK_WORDS * 8)
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "proxy.process.worker"]
+        # -P: whatever lies in the folder we were started in must not pass for our package.
+        command = [sys.executable, "-P", "-m", "proxy.process.worker"]
         numbers = (slot, self._count, theirs.fileno(), counters_fd)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -305,7 +306,7 @@ class Workforce:
         if waiting is None:
             return
         asked, items, done = waiting
-        items += [InFlight(**item) for item in message["items"]]
+        items += [from_plain(InFlight, item) for item in message["items"]]
         asked.discard(worker.generation)
         if not asked:
             done.set()
