@@ -73,7 +73,7 @@ class Downstream(asyncio.Protocol):
         self.origin: Origin = None  # type: ignore[assignment] # the same
         spec = listener.spec
         self.parser = RequestParser(self, spec.max_header, spec.max_headers)
-        self.is_ending = False  # the next answer is the last one
+        self.is_ending = False  # nothing new is begun
         self.is_paused = False  # the client reads slower than the endpoint sends
         self.rested_since = plane.clock.now
         self.linger_until = 0.0
@@ -112,7 +112,8 @@ class Downstream(asyncio.Protocol):
             self._keep_early(data)  # the endpoint has yet to say whose bytes these are
             return
         try:
-            early = self.parser.feed(data)
+            while (early := self.parser.feed(data)) and self.current is None:
+                data = early  # we refused the upgrade ourselves: these are requests
         except Malformed as bad:
             self._say_last(faults.malformed(bad.status, bad.sentence))
             early = b""
@@ -224,6 +225,11 @@ class Downstream(asyncio.Protocol):
         if self._reading_paused and not self._waiting and not self.transport.is_closing():
             self._reading_paused = False
             self.transport.resume_reading()
+
+    @property
+    def ends_here(self) -> bool:
+        """The answer being given is the last one: nothing waits behind it."""
+        return self.is_ending and not self._waiting and self._last_words is None
 
     def take_early(self) -> bytes:
         early, self._early = self._early, b""

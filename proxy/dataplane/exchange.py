@@ -36,6 +36,9 @@ IDEMPOTENT = frozenset(
 BUFFERED = 64 * 1024
 """Bytes of a request body kept while its endpoint is being connected to."""
 
+UNREAD = 16 * 1024
+"""Bytes of a body that endpoints read and drop to keep a connection after a refusal."""
+
 CLIENT_GONE = 499
 _VIA_END = encode.VIA + b"\r\n"
 # Module globals are one look-up, attributes of a module are two.
@@ -373,7 +376,7 @@ class Exchange:
             reply.append(encode.CHUNKED)
 
     def _end_head(self, reply: list[bytes]) -> None:
-        if self.keep_alive and not self.client.is_ending:
+        if self.keep_alive and not self.client.ends_here:
             if self.head.version_1_0:
                 reply.append(encode.KEEP_ALIVE)
         else:
@@ -435,9 +438,9 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
-            if self.keeps_upstream and self.request_done and not self.must_close_upstream:
-                if self.client.is_paused and upstream.is_usable():
-                    upstream.transport.resume_reading()  # its next client may read faster
+            if self._may_keep():
+                if self.client.is_paused:  # that was this exchange's; the next one must hear
+                    upstream.resume_reading()
                 lease.give_back(upstream, self.plane.clock.now)
             else:
                 upstream.exchange = None
@@ -445,6 +448,19 @@ class Exchange:
         self._leave()
         self._count()
         self.client.exchange_done(self)
+
+    def _may_keep(self) -> bool:
+        """Whether the connection may serve another request.
+
+        Not after a refused upload: the endpoint may have answered without reading it, and then
+        it hangs up although it promised to stay; the next POST would meet that.
+        """
+        return (
+            self.keeps_upstream
+            and self.request_done
+            and not self.must_close_upstream
+            and not (self.bytes_in > UNREAD and self.status >= 300)
+        )
 
     def _count(self) -> None:
         duration = time.monotonic() - self.started
@@ -478,7 +494,7 @@ class Exchange:
         self.is_started = self.is_answered = True
         if close:
             self.keep_alive = False
-        keep_alive = self.keep_alive = self.keep_alive and not self.client.is_ending
+        keep_alive = self.keep_alive = self.keep_alive and not self.client.ends_here
         accept = value_of(head.fields, b"accept") or b""
         answer = own_answer(
             fault,
@@ -574,7 +590,7 @@ class Exchange:
             upstream.abort()
 
     def tunnel_closed(self) -> None:
-        """Both ends of the tunnel are closing."""
+        """Both ends of the tunnel are closed, or cut."""
         if self.is_done:
             return
         self.is_done = True

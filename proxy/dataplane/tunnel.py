@@ -8,31 +8,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
 
-FLUSH_S = 30.0
-"""How long the last bytes of a tunnel may take to be read when its other end is gone."""
-
 
 class Tunnel:
-    """Two ends that pass on what they read; it is over when either connection is lost."""
+    """Two ends that pass on what they read; it is over when both connections are lost."""
 
-    __slots__ = ("_client_side", "_upstream_side", "exchange")
+    __slots__ = ("_client_side", "_left", "_upstream_side", "exchange")
 
     def __init__(
         self, exchange: Exchange, client: asyncio.Transport, upstream: asyncio.Transport
     ) -> None:
         self.exchange = exchange
+        self._left = 2
         self._client_side = _Side(self, client, upstream, from_client=True)
         self._upstream_side = _Side(self, upstream, client, from_client=False)
 
     def begin(self, early: bytes) -> None:
         """Take both connections over; `early` is what the client sent behind its request."""
-        for side in (self._client_side, self._upstream_side):
-            side.own.set_protocol(side)
+        client, upstream = self._client_side, self._upstream_side
+        client.own.set_protocol(client)
+        upstream.own.set_protocol(upstream)
+        # A transport that is full already told the protocol before, and does not tell again.
+        client.is_full = self.exchange.client.is_paused
+        upstream.is_full = self.exchange.is_paused
         if early:
-            self._client_side.data_received(early)
-        self._client_side.own.resume_reading()
-        if not self.exchange.client.is_paused:  # else resume_writing does it
-            self._upstream_side.own.resume_reading()
+            client.data_received(early)
+        if not upstream.is_full:
+            client.own.resume_reading()
+        if not client.is_full:
+            upstream.own.resume_reading()
 
     def abort(self) -> None:
         self._client_side.own.abort()
@@ -41,16 +44,15 @@ class Tunnel:
 
     def lost(self, side: _Side) -> None:
         """One connection is gone: the other one gets what is still to be written, and closes."""
-        peer = side.peer
-        if not peer.is_closing():
-            peer.close()
-        if peer.get_write_buffer_size():  # it must not wait for ever for one that does not read
-            asyncio.get_running_loop().call_later(FLUSH_S, peer.abort)
-        self.exchange.tunnel_closed()
+        if not side.peer.is_closing():
+            side.peer.close()
+        self._left -= 1
+        if not self._left:  # an end that never reads the rest is cut like an idle tunnel
+            self.exchange.tunnel_closed()
 
 
 class _Side(asyncio.Protocol):
-    __slots__ = ("_ended", "_from_client", "_tunnel", "own", "peer")
+    __slots__ = ("_ended", "_from_client", "_tunnel", "is_full", "own", "peer")
 
     def __init__(
         self, tunnel: Tunnel, own: asyncio.Transport, peer: asyncio.Transport, *, from_client: bool
@@ -60,6 +62,7 @@ class _Side(asyncio.Protocol):
         self.peer = peer
         self._from_client = from_client
         self._ended = False
+        self.is_full = False  # what is written to `own` waits to be sent
 
     def data_received(self, data: bytes) -> None:
         exchange = self._tunnel.exchange
@@ -87,8 +90,10 @@ class _Side(asyncio.Protocol):
         self._tunnel.lost(self)
 
     def pause_writing(self) -> None:
+        self.is_full = True
         self.peer.pause_reading()
 
     def resume_writing(self) -> None:
+        self.is_full = False
         if not self.peer.is_closing():
             self.peer.resume_reading()

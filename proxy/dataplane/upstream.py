@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, cast
 
 from proxy.dataplane import faults
@@ -12,6 +13,8 @@ from proxy.http1.parser import ResponseParser
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.live import EndpointLive
+
+READ_SIZE = 64 * 1024
 
 
 class Upstream(asyncio.Protocol):
@@ -73,6 +76,8 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.open.discard(self)
+        if exc is not None and self.exchange is not None:
+            self._read_rest()
         exchange = self.exchange
         if exchange is not None:
             exchange.upstream_lost(exc)
@@ -80,6 +85,20 @@ class Upstream(asyncio.Protocol):
         try:
             self.endpoint.idle.remove(self)
         except ValueError:
+            return
+
+    def _read_rest(self) -> None:
+        """Take what the endpoint said before it hung up.
+
+        An endpoint that refuses an upload answers, and closes without reading the rest. If a
+        write of ours is the first to notice, the loop gives the connection up with the answer
+        still unread in the socket, which is open until this call returns.
+        """
+        try:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            while self.exchange is not None and (data := os.read(descriptor, READ_SIZE)):
+                self.data_received(data)
+        except OSError:  # nothing, or nothing more, to be read
             return
 
     def pause_writing(self) -> None:
@@ -104,6 +123,10 @@ class Upstream(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         return not self.transport.is_closing()
+
+    def resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def close(self) -> None:
         if self.transport is not None and not self.transport.is_closing():

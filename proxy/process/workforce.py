@@ -326,7 +326,8 @@ def _log_problem(spec: AccessLog) -> str | None:
 
 def _cause(status: int) -> str:
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-status, f'signal {-status}')}"
     return f"exit code {status}"
 
 

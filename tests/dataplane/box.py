@@ -24,7 +24,7 @@ WORDS = 50_000
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 5.0) -> None:
     """Wait for what will be so soon."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -51,6 +51,8 @@ class Peer:
         return head + (await self.reader.readexactly(int(length[1])) if length else b"")
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():  # uvloop refuses to write then
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
@@ -86,15 +88,13 @@ class Scripted:
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.address = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def connections(self) -> int:
         return len(self.peers)
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
         self.peers.append(peer)
         task = asyncio.current_task()
@@ -233,7 +233,7 @@ class Box:
         return found
 
     def pool_live(self, name: str = "blue") -> PoolLive:
-        found = self.plane.table.services[0].pool(name)
+        found = self.plane.table.services[0].by_name.get(name)
         assert found is not None
         return found
 

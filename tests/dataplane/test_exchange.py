@@ -484,8 +484,10 @@ async def test_an_answer_that_came_in_one_read_leaves_its_connection_readable(bo
         slow = await box.client(receive=4096)
         await slow.send(request_bytes("/"))
         await until(
-            lambda: any(c.is_paused and c.current is None for c in box.plane.connections)
-            or not any(box.in_flight()),
+            lambda: (
+                any(c.is_paused and c.current is None for c in box.plane.connections)
+                or not any(box.in_flight())
+            ),
             "the answer is whole, the client has not read it",
         )
         fast = await box.client()

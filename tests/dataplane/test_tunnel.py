@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from proxy import stats
+from proxy.dataplane.downstream import Downstream
 from proxy.model import WHOLE, Drain, Timeouts
 from tests.dataplane.box import Box, Peer, Play, until
 from tests.e2e.wire import Wire
@@ -103,6 +104,10 @@ async def test_when_one_end_breaks_the_other_is_closed_and_nothing_stays(
     if who == "client":
         wire.close()
     else:
+        writer = endpoint.peers[0].writer
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )
         endpoint.peers[0].abort()
         assert await wire.is_closed()
     await until(lambda: tunnels(box) == 0, "the tunnel is over")
@@ -133,7 +138,7 @@ async def test_a_client_that_does_not_read_pauses_the_endpoint(box: Box) -> None
         await wire._reader.readexactly(64 * MIB)
 
 
-async def _connections(box: Box) -> list[object]:
+async def _connections(box: Box) -> list[Downstream]:
     await until(lambda: tunnels(box) == 1, "the tunnel stands")
     return list(box.plane.connections)
 
@@ -174,7 +179,7 @@ async def test_a_client_that_never_reads_does_not_outlive_its_tunnel(box: Box) -
     wire = await box.client(receive=4096)
     await wire.send(ASK)
     (connection,) = await _connections(box)
-    transport = connection.transport  # type: ignore[attr-defined]
+    transport = connection.transport
     await until(lambda: tunnels(box) == 0, "the endpoint has gone")
     await until(lambda: transport.get_extra_info("socket").fileno() < 0, "the client is cut", 4)
 
@@ -186,9 +191,7 @@ async def test_a_drains_deadline_cuts_tunnels_and_counts_them(box: Box) -> None:
     now = asyncio.get_running_loop().time()
     drain = Drain(since_s=now, requests_by_s=now, streams_by_s=now + 0.3, spread_s=0.2)
     await box.apply(
-        box.shop(
-            box.pool("blue", [endpoint], 0, drain=drain), box.pool("green", [other], WHOLE)
-        )
+        box.shop(box.pool("blue", [endpoint], 0, drain=drain), box.pool("green", [other], WHOLE))
     )
     await wire.send(b"still")
     assert await wire._reader.readexactly(5) == b"still"

@@ -119,8 +119,8 @@ def _read_requests(
 
 def _read_responses(pieces: Pieces, *, is_head: bool = False) -> list[str]:
     told = Told()
-    parser = ResponseParser(told)
-    parser.expect(is_head=is_head)
+    parser = ResponseParser()
+    parser.expect(told, is_head=is_head)
     raw: bytes | None = None
     waiting = iter(pieces)
     try:

@@ -118,7 +118,7 @@ def test_one_parser_reads_many_answers_by_pass_or_not() -> None:
         def response_end(self, trailers: object) -> None:
             told.append(trailers)
 
-    parser = ResponseParser(Sink())
+    parser, sink = ResponseParser(), Sink()
     answers = [
         ([OK + b"Content-Length: 4\r\n\r\nab", b"c", b"d"], False, [b"ab", b"c", b"d", None]),
         ([OK + b"Content-Length: 9\r\n\r\n"], True, [None]),
@@ -130,7 +130,7 @@ def test_one_parser_reads_many_answers_by_pass_or_not() -> None:
     for _ in range(3):
         for pieces, is_head, events in answers:
             told.clear()
-            parser.expect(is_head=is_head)
+            parser.expect(sink, is_head=is_head)
             for piece in pieces:
                 parser.feed(piece)
             assert told == events

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,6 +69,10 @@ async def pair() -> AsyncIterator[Pair]:
     made.end()
 
 
+def _has(end: End, count: int) -> bool:
+    return len(end.got) == count
+
+
 def frame(message: Message, descriptors: int = 0) -> bytes:
     data = encode(message)
     return module._FRAME.pack(len(data), descriptors) + data
@@ -95,7 +100,7 @@ async def test_a_frame_may_be_split_at_every_byte(pair: Pair) -> None:
         pair.raw.sendall(data[:at])
         await asyncio.sleep(0)
         pair.raw.sendall(data[at:])
-        await until(lambda before=before: len(pair.here.got) == before + 2)
+        await until(partial(_has, pair.here, before + 2))
     assert pair.here.messages[-2:] == [message, {"kind": "y"}]
 
 

@@ -81,7 +81,7 @@ def test_another_program_on_the_port_is_found_even_if_it_would_share(
             foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         foreign.bind(("127.0.0.1", 0))
         foreign.listen()
-        taken = "127.0.0.1:{}".format(foreign.getsockname()[1])
+        taken = f"127.0.0.1:{foreign.getsockname()[1]}"
         good = free_port()
         (problem,) = table.open_for(snapshot(f"127.0.0.1:{good}", taken))
         assert problem == f"cannot listen on {taken}: the address is in use by another program"
