@@ -46,7 +46,8 @@ def drain(session: Session, target: str, wait: bool, timeout: str | None, undo: 
     if not wait:
         session.tell(answer, lambda view: sentence(service, view))
         return ExitCode.DONE
-    if not session.is_json:
+    begun = drain_of(answer.value)
+    if not session.is_json and not (begun is None or is_over(begun)):
         click.echo(sentence(service, answer.value))
     try:
         return Waiting(session, service, drain_of(answer.value), limit_s).until_empty()

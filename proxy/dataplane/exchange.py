@@ -153,7 +153,9 @@ class Exchange:
         now = plane.clock.now
         endpoint = pick(service, decision, self.client.origin.address, self.tried, now)
         if endpoint is None:
-            self.refuse(fault or faults.NO_POOL)
+            sticky = service.spec.sticky
+            bound = sticky.by != "none" and sticky.on_unavailable == "fail"
+            self.refuse(faults.NO_POOL if fault is None or bound else fault)
             return
         self._enter(endpoint)
         head = self.head
@@ -182,6 +184,8 @@ class Exchange:
         self.endpoint = None
         pool.words[pool.slot + _IN_FLIGHT + self.kind] -= 1
         endpoint.busy -= 1
+        if endpoint.gone:
+            endpoint.publish()  # no sweep comes by there any more
 
     def _become(self, kind: int) -> None:
         pool = self.pool

@@ -96,12 +96,12 @@ class Plane:
         before, self.access_log = self.access_log, None
         if before is not None:
             before.close()
-        self._log_spec = spec
         if spec.path != "off":
             try:
                 self.access_log = AccessLogWriter(spec, self.words)
-            except OSError as error:  # the control plane has tried, but much may happen since
+            except OSError as error:  # traffic matters more than its log
                 self.report("access log", error)
+        self._log_spec = spec
 
     # ---- the end ----
 

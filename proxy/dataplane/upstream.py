@@ -76,6 +76,8 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.open.discard(self)
+        if self.endpoint.gone:
+            self.endpoint.publish()  # no sweep comes by there any more
         if exc is not None and self.exchange is not None:
             self._read_rest()
         exchange = self.exchange

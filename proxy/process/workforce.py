@@ -18,7 +18,8 @@ from typing import Any
 import structlog
 
 from proxy.control.fleet import InFlight, WorkerState
-from proxy.model import AccessLog, Snapshot
+from proxy.dataplane.access_log import LOG_FLAGS, LOG_MODE
+from proxy.model import Snapshot
 from proxy.process.channel import Channel
 from proxy.process.messages import Message, from_plain
 from proxy.process.sockets import SocketTable
@@ -89,13 +90,12 @@ class Workforce:
         return self._totals
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
-        """Open the sockets that `snapshot` needs; a sentence for each that cannot be opened.
+        """Open the sockets that `snapshot` needs; a sentence for all that cannot be had.
 
-        An access log that cannot be opened is such a sentence, too.
+        The access log is opened as well, and closed: a file that workers could not open
+        must be refused here, before anything has changed.
         """
-        if problem := _log_problem(snapshot.access_log):
-            return [problem]
-        return self._sockets.open_for(snapshot)
+        return log_problems(snapshot.access_log.path) or self._sockets.open_for(snapshot)
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Have every worker serve `snapshot`; one that does not confirm in time is replaced.
@@ -312,16 +312,16 @@ class Workforce:
             done.set()
 
 
-def _log_problem(spec: AccessLog) -> str | None:
-    if spec.path in {"stdout", "off"}:
-        return None
+def log_problems(path: str) -> list[str]:
+    """A sentence when the access log cannot be written."""
+    if path in ("stdout", "off"):
+        return []
     try:
-        # O_NONBLOCK: of a pipe that nobody reads we want an error, not to wait.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        os.close(os.open(spec.path, flags, 0o640))
+        os.close(os.open(path, LOG_FLAGS, LOG_MODE))
     except OSError as error:
-        return f"cannot write the access log {spec.path}: {(error.strerror or str(error)).lower()}"
-    return None
+        words = (error.strerror or str(error)).lower()
+        return [f"cannot write the access log {path}: {words}"]
+    return []
 
 
 def _cause(status: int) -> str:

@@ -275,8 +275,10 @@ class Box:
             for wire in self.clients:
                 wire.close()
             await until(lambda: not self.plane.connections, "the plane forgets its clients")
-            assert not any(self.in_flight()), f"still in flight: {self.in_flight()}"
             assert not any(e.busy for e in self.lives), "an endpoint is still busy"
+            for live in self.plane._live.endpoints():
+                live.publish()  # as the next sweep would; those that are gone have done it
+            assert not any(self.in_flight()), f"still in flight: {self.in_flight()}"
             await self.plane.stop(0)
             await until(
                 lambda: not any(e.open for e in self.lives), "no connection to an endpoint leaks"
@@ -284,7 +286,7 @@ class Box:
             assert not any(e.idle for e in self.lives), "a closed connection is still kept"
             assert not self.problems, self.problems
         finally:
-            self.plane.abort()
+            await self.plane.stop(0)  # again, in case of a failure: uvloop waits for its listeners
             for endpoint in self.endpoints:
                 await endpoint.end()
             self.socket.close()

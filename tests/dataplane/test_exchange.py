@@ -60,7 +60,7 @@ async def test_a_connection_is_kept_and_used_again(box: Box) -> None:
         assert (await wire.request("/")).body == b"ok"
     assert endpoint.connections == 1
     assert box.answers(2) == 5
-    assert box.of_endpoint(endpoint, stats.E_REQUESTS) == 5
+    await until(lambda: box.of_endpoint(endpoint, stats.E_REQUESTS) == 5, "they are counted")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
