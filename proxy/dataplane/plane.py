@@ -132,6 +132,7 @@ class Plane:
             connection.abort()
         for endpoint in self._live.endpoints():
             endpoint.close_idle()
+            endpoint.publish()  # no sweep will do it
         if self.access_log is not None:
             self.access_log.close()
             self.access_log = None
