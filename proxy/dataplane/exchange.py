@@ -293,7 +293,7 @@ class Exchange:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         self._out = []
-        if self.bytes_in:
+        if self.bytes_in or (self.head.chunked and self.request_done):  # an end alone, too
             self.body_sent = True
         try:
             upstream.transport.write(data)

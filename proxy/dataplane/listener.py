@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class ListenerLive:
         self._words = words
         self._workers = workers
         self._server: asyncio.Server | None = None
+        self._sock: socket.socket | None = None
         self.open = 0
         self.adopt(spec)
 
@@ -38,7 +40,8 @@ class ListenerLive:
 
     async def listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        make = lambda: Downstream(self._plane, self)  # noqa: E731 - a factory, used twice
+        make = self._downstream
+        self._sock = sock.dup()
         if sock.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
         else:
@@ -48,6 +51,33 @@ class ListenerLive:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def close(self) -> None:
+        """Stop at once, whoever is queued."""
+        self.stop_listening()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    async def accept_rest(self) -> None:
+        """Take what the kernel has queued meanwhile: closing the socket would reset it."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        loop = asyncio.get_running_loop()
+        waiting: list[socket.socket] = []
+        with sock, contextlib.suppress(OSError):  # BlockingIOError: there is no more
+            sock.setblocking(False)
+            while True:
+                waiting.append(sock.accept()[0])
+        for accepted in waiting:
+            try:
+                await loop.connect_accepted_socket(self._downstream, accepted)
+            except OSError:
+                accepted.close()
+
+    def _downstream(self) -> Downstream:
+        return Downstream(self._plane, self)
 
     def admit(self, connection: Downstream) -> bool:
         """Count a new connection; False when the listener has as many as it may."""

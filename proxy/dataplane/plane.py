@@ -67,7 +67,7 @@ class Plane:
         self.words[stats.W_REVISION] = snapshot.revision
         wanted = {spec.bind for spec in snapshot.listeners}
         for bind in [b for b in self._listeners if b not in wanted]:
-            self._close_listener(bind)
+            await self._close_listener(bind)
         for spec in snapshot.listeners:
             known = self._listeners.get(spec.bind)
             if known is not None:
@@ -79,9 +79,12 @@ class Plane:
         self._sweeper.stop()
         self._sweeper.start()
 
-    def _close_listener(self, bind: str) -> None:
+    async def _close_listener(self, bind: str) -> None:
         listener = self._listeners.pop(bind)
         listener.stop_listening()
+        await asyncio.sleep(0)
+        await listener.accept_rest()
+        await asyncio.sleep(0)  # what they have sent already is read before they may rest
         self._leaving.append(listener)
         for connection in list(self.connections):
             if connection.listener is listener:
@@ -106,7 +109,7 @@ class Plane:
         """Accept nothing more, let what is in flight finish for `grace_s`, then cut."""
         self.is_stopping = True
         for bind in list(self._listeners):
-            self._close_listener(bind)
+            await self._close_listener(bind)
         for connection in list(self.connections):
             connection.rest()
         if self.connections:
@@ -121,12 +124,15 @@ class Plane:
     def abort(self) -> None:
         """Cut everything that is left."""
         self._sweeper.stop()
+        for listener in self._listeners.values():
+            listener.close()
         for connection in list(self.connections):
             if connection.current is not None:
                 connection.current.cut()
             connection.abort()
         for endpoint in self._live.endpoints():
             endpoint.close_idle()
+            endpoint.publish()  # no sweep will do it
         if self.access_log is not None:
             self.access_log.close()
             self.access_log = None

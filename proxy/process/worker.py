@@ -83,9 +83,11 @@ class Worker:
         snapshot = snapshot_from(message["snapshot"])
         await self._plane.apply(snapshot, sockets)
         self._channel.send({"kind": "applied", "revision": snapshot.revision})
-        # What has lived until now will live on: keep it out of the collector's sight.
-        gc.collect()
-        gc.freeze()
+        if not gc.get_freeze_count():
+            # What has lived until now will live on: keep it out of the collector's sight. Not
+            # later, when connections are open: they are cycles, and would never be freed.
+            gc.collect()
+            gc.freeze()
 
     # ---- events, as structured lines on stderr ----
 

@@ -53,6 +53,8 @@ class WorkerProcess:
         self.counters: CounterBlock | None = None
         self.moved = asyncio.Event()
         """Set when a revision was confirmed, or the worker has died."""
+        self.binds: set[str] = set()
+        """Addresses of the listening sockets it was sent."""
         self.is_dead = False
 
     def send(self, message: Message, descriptors: list[int] | None = None) -> None:
@@ -208,10 +210,14 @@ class Workforce:
             self._send_snapshot(worker, self._snapshot)
 
     def _send_snapshot(self, worker: WorkerProcess, snapshot: Snapshot) -> None:
-        sockets = self._sockets.of_slot(worker.slot)
+        wanted = {listener.bind for listener in snapshot.listeners}
+        sockets = {b: s for b, s in self._sockets.of_slot(worker.slot).items() if b in wanted}
+        # Only what it has not yet: a worker that has no descriptor left can still obey.
+        new = [bind for bind in sockets if bind not in worker.binds]
+        worker.binds = set(sockets)
         worker.send(
-            {"kind": "apply", "snapshot": snapshot, "binds": list(sockets)},
-            [sock.fileno() for sock in sockets.values()],
+            {"kind": "apply", "snapshot": snapshot, "binds": new},
+            [sockets[bind].fileno() for bind in new],
         )
 
     async def _confirm(self, slot: int, revision: int) -> None:
