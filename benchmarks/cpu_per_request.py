@@ -28,18 +28,28 @@ from benchmarks.processes import cores, free_port
 CONNECTIONS = 64
 COOKIES = 50
 WARM_UP_S = 0.5
+THREADS = 8
+"""Of wrk: each has a cookie of its own, so that a connection is a client, as in life."""
 LUA = """
-local requests, at = {}, 0
-for line in io.lines("%s") do
-  requests[#requests + 1] = "GET / HTTP/1.1\\r\\nHost: localhost\\r\\nCookie: " .. line .. "\\r\\n\\r\\n"
+local started = 0
+setup = function(thread) thread:set("id", started); started = started + 1 end
+init = function()
+  requests = {}
+  for line in io.lines("%s") do
+    requests[#requests + 1] =
+      "GET / HTTP/1.1\\r\\nHost: localhost\\r\\nCookie: " .. line .. "\\r\\n\\r\\n"
+  end
+  at = id %% #requests
 end
-request = function() at = at %% #requests + 1; return requests[at] end
+request = function() at = (at + %d) %% #requests; return requests[at + 1] end
 """
 
 
 @dataclass(slots=True)
 class Figures:
     contender: Contender
+    is_mixed: bool = False
+    """Every request of a connection is another client's, as behind another proxy."""
     cpu_us: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
     failures: int = 0
@@ -53,6 +63,7 @@ def main() -> None:
         bench = Bench(directory, proxy_cores, other_cores, free_port(), free_port())
         stack.callback(contenders.start_origin(bench).end)
         figures = [Figures(contender) for contender in _start(bench, options, stack)]
+        figures += [Figures(f.contender, True) for f in figures if f.contender.name == "Turnout"]
         cookies = _cookies(figures, bench)
         for number in range(options.rounds):
             # Every other round backwards, so that nobody always follows the same neighbour.
@@ -99,27 +110,29 @@ def _cookies(figures: list[Figures], bench: Bench) -> Path:
     lines = contenders.cookies(turnout[0], COOKIES) if turnout else [f"turnout={'x' * 64}"]
     path = bench.directory / "cookies"
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    (bench.directory / "requests.lua").write_text(LUA % path, encoding="utf-8")
+    for name, step in (("steady.lua", 0), ("mixed.lua", 1)):
+        (bench.directory / name).write_text(LUA % (path, step), encoding="utf-8")
     return path
 
 
 def _measure(one: Figures, bench: Bench, cookies: Path, seconds: float) -> None:
-    _load(one.contender.port, bench, cookies, WARM_UP_S)
+    script = bench.directory / ("mixed.lua" if one.is_mixed else "steady.lua")
+    _load(one.contender.port, bench, cookies, script, WARM_UP_S)
     before = one.contender.process.cpu_s()
-    requests, failures = _load(one.contender.port, bench, cookies, seconds)
+    requests, failures = _load(one.contender.port, bench, cookies, script, seconds)
     spent = one.contender.process.cpu_s() - before
     one.cpu_us.append(spent / max(requests, 1) * 1e6)
     one.rate.append(requests / seconds)
     one.failures += failures
 
 
-def _load(port: int, bench: Bench, cookies: Path, seconds: float) -> tuple[int, int]:
+def _load(port: int, bench: Bench, cookies: Path, script: Path, seconds: float) -> tuple[int, int]:
     """Requests and failures of one load of `seconds`, by wrk where installed."""
     core = ",".join(str(number) for number in sorted(bench.other_cores))
     pinned = ["taskset", "-c", core] if shutil.which("taskset") else []
     if shutil.which("wrk"):
-        script = str(bench.directory / "requests.lua")
-        argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", script]
+        argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
+        argv += ["-s", str(script)]
         out = _output([*pinned, *argv, f"http://127.0.0.1:{port}/"], seconds)
         requests = re.search(r"(\d+) requests in", out)
         if requests is None:
@@ -140,19 +153,23 @@ def _output(argv: list[str], seconds: float) -> str:
 
 
 def _print_table(figures: list[Figures], one_core: bool) -> None:  # noqa: FBT001
-    medians = {one.contender.name: statistics.median(one.cpu_us) for one in figures}
+    medians = {_name(one): statistics.median(one.cpu_us) for one in figures}
     nginx, relay = medians.get("nginx"), medians.get("bare relay")
-    print(f"\n{'':22}{'CPU us/request':>16}{'lowest-highest':>18}{'requests/s':>12}", end="")
+    print(f"\n{'':28}{'CPU us/request':>16}{'lowest-highest':>18}{'requests/s':>12}", end="")
     print(f"{'x nginx':>9}{'x relay':>9}{'failures':>10}")
-    for one in sorted(figures, key=lambda one: medians[one.contender.name]):
-        name = one.contender.name
+    for one in sorted(figures, key=lambda one: medians[_name(one)]):
+        name = _name(one)
         spread = f"{min(one.cpu_us):.1f}-{max(one.cpu_us):.1f}"
-        print(f"{name:22}{medians[name]:>16.1f}{spread:>18}", end="")
+        print(f"{name:28}{medians[name]:>16.1f}{spread:>18}", end="")
         print(f"{statistics.median(one.rate):>12.0f}", end="")
         print(f"{_ratio(medians[name], nginx):>9}{_ratio(medians[name], relay):>9}", end="")
         print(f"{one.failures:>10}")
     if one_core:
         print("only one core here: client, origin and proxy shared it")
+
+
+def _name(one: Figures) -> str:
+    return one.contender.name + (", mixed connections" if one.is_mixed else "")
 
 
 def _ratio(value: float, base: float | None) -> str:

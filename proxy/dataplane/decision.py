@@ -112,7 +112,7 @@ def _by_cookie(service: ServiceLive, cookie: bytes | None, now: float, wall: flo
         decision.binding = binding._replace(seen=int(wall))
     else:
         decision.binding = binding
-        if pool.weight > 0:
+        if pool.is_open:
             decision.until = sticky.good_until(binding)
     return decision
 

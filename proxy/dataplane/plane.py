@@ -185,6 +185,8 @@ class Plane:
             )
         self._leaving = [listener for listener in self._leaving if listener.open]
         self._sweep_upstreams(now)
+        if self.access_log is not None:
+            self.access_log.flush()
         self.words[stats.W_HEARTBEAT_MS] = int(now * 1000)
 
     def _sweep_upstreams(self, now: float) -> None:

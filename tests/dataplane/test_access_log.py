@@ -128,7 +128,7 @@ async def test_a_blocked_pipe_drops_lines_and_counts_them_but_blocks_no_request(
     box: Box, pipe: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 50)
-    monkeypatch.setattr(module, "FLUSH_S", 0.01)
+    monkeypatch.setattr(module, "BATCH", 10)
     path, reading = pipe
     await box.apply(access_log=AccessLog(path=path))
     wire = await box.client()
@@ -155,10 +155,7 @@ async def _drain(reading: int, got: bytearray) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_lines_of_two_workers_never_mix_however_long_they_are(
-    pipe: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+def test_lines_of_two_workers_never_mix_however_long_they_are(pipe: tuple[str, int]) -> None:
     path, reading = pipe
     words = [memoryview(bytearray(128)).cast("q") for _ in range(2)]
     writers = [AccessLogWriter(AccessLog(path=path), each) for each in words]
@@ -167,7 +164,7 @@ def test_lines_of_two_workers_never_mix_however_long_they_are(
             size = (10, 900, 3_500, 20_000)[number % 4]
             agent = [b"User-Agent", b": ", (b"%d" % index) * size, b"\r\n"]
             target = b"/" + (b"%d" % index) * size
-            writer._entries.put(entry(target=target, fields=agent))
+            writer.note(entry(target=target, fields=agent))
     got = bytearray()
     closing = [threading.Thread(target=writer.close) for writer in writers]
     for thread in closing:
@@ -191,17 +188,14 @@ def _read(reading: int, got: bytearray) -> int:
     return len(data)
 
 
-def test_a_pipe_that_nobody_reads_any_more_only_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+def test_a_pipe_that_nobody_reads_any_more_only_counts(tmp_path: Path) -> None:
     path = str(tmp_path / "pipe")
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     words = memoryview(bytearray(128)).cast("q")
     writer = AccessLogWriter(AccessLog(path=path), words)
     os.close(reading)
-    writer._entries.put(entry())
+    writer.note(entry())
     writer.close()
     assert words[stats.W_LOG_DROPPED] == 1
     assert words[stats.W_LOG_WRITTEN] == 0
