@@ -76,7 +76,7 @@ class EndpointLive:
 
     def adopt(self, spec: Endpoint) -> None:
         self.weight = spec.weight
-        if self.drain is None and spec.drain is not None:
+        if is_new(spec.drain, self.drain):
             self.drained_at = time.monotonic()
         self.drain = spec.drain
         self.gone = False
@@ -151,7 +151,7 @@ class PoolLive:
         self.weight = spec.weight
         self.epoch = spec.epoch
         self.release = spec.release
-        was_drained = self.drain is not None
+        before = self.drain
         self.drain = spec.drain
         known = self.endpoints
         self.endpoints = {}
@@ -169,7 +169,7 @@ class PoolLive:
         for live in (*self.endpoints.values(), *known.values()):
             live.publish()
         self.ready = [e for e in self.endpoints.values() if e.drain is None]
-        if self.drain is not None and not was_drained:
+        if is_new(self.drain, before):
             self.drained_at = time.monotonic()
             for live in self.endpoints.values():
                 live.close_idle()
@@ -300,6 +300,11 @@ class Live:
 
     def endpoints(self) -> list[EndpointLive]:
         return [e for pool in self._pools.values() for e in pool.endpoints.values()]
+
+
+def is_new(drain: Drain | None, before: Drain | None) -> bool:
+    """Whether a drain has begun; its times may differ a little from snapshot to snapshot."""
+    return drain is not None and (before is None or drain.since_s - before.since_s > 0.1)
 
 
 def split_address(address: str) -> tuple[str, str, int]:

@@ -630,11 +630,11 @@ class ResponseParser:
             or status in _BODYLESS
         ):
             return None
-        if not self._is_valid(data):
+        at = lower.find(b"\nconnection:")
+        if lower.find(b"\nconnection:", at + 2) > 0 or not self._is_valid(data):
             return None
         block = data[line_end:end]
         keep_alive = True
-        at = lower.find(b"\nconnection:")
         if at >= 0:  # keep-alive or close, says the search above
             line_after = lower.find(b"\n", at + 1)
             keep_alive = b"close" not in lower[at:line_after]

@@ -81,7 +81,9 @@ async def test_sixty_requests_and_ten_streams_run_to_their_end_through_a_switch(
         assert time.monotonic() - began_s < 2, "the switch waited for what is in flight"
         view = turnout.service()["drain"]
         assert view["pool"] == "blue"
-        assert view["remaining"] == {"request": 60, "stream": 10, "tunnel": 0}
+        left = view["remaining"]
+        assert 60 <= left["request"] <= 64, "the slow ones, and what the load had just asked for"
+        assert (left["stream"], left["tunnel"]) == (10, 0)
         assert 15 < view["deadline_s"] <= 20
         early = await asyncio.to_thread(_drain, turnout, "100ms")
         assert sum(early["remaining"].values()) > 0
@@ -98,7 +100,7 @@ async def test_sixty_requests_and_ten_streams_run_to_their_end_through_a_switch(
     assert [one.error for one in slow + streams if not one.is_whole] == []
     assert emptied_s - max(one.ended_s for one in slow + streams) < 1, "told late"
     assert load.failures == []
-    assert sum(one["finished"] for one in blue.stats()) == 70
+    assert sum(one["finished"] for one in blue.stats()) >= 70
     assert turnout.metric("turnout_in_flight", pool="blue") == 0
 
 

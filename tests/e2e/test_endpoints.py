@@ -51,6 +51,7 @@ async def test_an_empty_pool_in_charge_is_503_with_retry_after_and_not_ready(sta
         answer = await wire.request("/who")
         assert answer.status == 503
         assert int(str(answer.header("retry-after"))) > 0
+    await _until_open(turnout.admin)  # it opens after the listeners
     reply = turnout.ask("GET", "/readyz")
     assert reply.status == 503
     assert b"shop" in reply.body
