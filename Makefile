@@ -26,7 +26,7 @@ demo: $(STAMP)  ## show the main job: split, switch under load, back again
 	$(BIN)/turnout demo
 
 test: $(STAMP)  ## every test, the end-to-end ones too
-	$(PYTEST) -q
+	$(PYTEST) -q -n auto --maxprocesses 4
 
 check: $(STAMP)  ## formatting, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check .
