@@ -1,0 +1,42 @@
+"""What both parsers refuse alike: lengths beyond measure, trailers that would be framing."""
+
+from __future__ import annotations
+
+import httptools
+
+from proxy.http1.headers import (
+    STRIDE,
+    TRAILERS_REFUSED,
+    Fields,
+    without,
+)
+from proxy.http1.message import Malformed
+
+MAX_TRAILERS = 100
+MAX_LENGTH = 2**63 - 1
+"""What a signed 64-bit integer holds: beyond it, lengths turn negative for some."""
+OVERHEAD = 16
+"""Bytes of framing let pass for each byte of a chunked body. Chunks of one byte have five;
+chunk extensions without end would cost us much and the endpoint nothing."""
+CONTROLS = bytes(range(9)) + bytes(range(10, 32)) + b"\x7f"
+
+
+def split_at(data: bytes, at: int) -> tuple[bytes, bytes]:
+    return data[:at], data[at:]
+
+
+def length_of(value: bytes) -> int:
+    length = int(value)  # llhttp has let digits only pass, and blanks behind them
+    if length > MAX_LENGTH:
+        raise Malformed("the Content-Length is beyond all measure")
+    return length
+
+
+def words(error: httptools.HttpParserError) -> str:
+    return str(error).lower() or type(error).__name__
+
+
+def checked_trailers(trailers: Fields) -> Fields | None:
+    if len(trailers) > MAX_TRAILERS * STRIDE:
+        raise Malformed(f"there are more than {MAX_TRAILERS} trailers", 431)
+    return without(trailers, TRAILERS_REFUSED) or None
