@@ -50,7 +50,8 @@ FAILURE_KINDS = ("connect", "timeout", "reset", "truncated", "protocol")
 # ---- a pool's area ----
 
 P_ANSWERS = 0
-"""Six words by first digit of the status (1xx at +1 .. 5xx at +5); +0: client left unanswered."""
+"""Six words by first digit of the status, 1xx at +1 to 5xx at +5; a client that left before its
+answer is a 499, and so a 4xx. +0 stays 0."""
 P_FAILURES = 6
 """One word for each of FAILURE_KINDS."""
 P_IN_FLIGHT = P_FAILURES + len(FAILURE_KINDS)

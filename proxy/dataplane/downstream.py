@@ -317,6 +317,9 @@ class Downstream(asyncio.Protocol):
             self.pause_body()
             return
         self._last_words = None
+        if self._parsing is not None and self._parsing.is_done:
+            self._linger()  # the rest of a body whose request has its answer already
+            return
         self.listener.count_bad()
         _, request_id = self.origin.lines(_NO_HEAD, self.plane.ids)
         self.write(

@@ -374,6 +374,20 @@ async def test_an_endpoint_that_answers_early_and_closes_does_not_cut_its_answer
     assert (await wire.answer()).status == 413
 
 
+async def test_a_malformed_rest_of_a_body_gets_no_second_answer(box: Box) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
+        await peer.gone()
+
+    await box.serve(await box.endpoint(play))
+    wire = await box.client()
+    await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    assert (await wire.answer()).status == 403
+    await wire.send(b"nonsense\r\n")
+    assert await wire.is_closed()
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_over_the_limit_is_a_413(box: Box, framing: str) -> None:
     await box.serve(await box.endpoint(silent), max_body=10)
