@@ -21,6 +21,7 @@ from proxy.errors import Fault
 from proxy.process.channel import Channel
 from proxy.process.loop import run
 from proxy.process.messages import Message, snapshot_from
+from proxy.process.outlet import Outlet
 from proxy.stats import CounterBlock
 from proxy.tasks import spawn
 
@@ -31,6 +32,7 @@ ORPHAN_GRACE_S = 30.0
 class Worker:
     def __init__(self, slot: int, workers: int, channel_fd: int, counters_fd: int) -> None:
         self._slot = slot
+        self._outlet = Outlet()
         self._counters = CounterBlock(counters_fd)
         self._plane = Plane(
             asyncio.get_running_loop(),
@@ -93,7 +95,7 @@ class Worker:
 
     def _event(self, event: str, **facts: Any) -> None:
         line = {"event": event, "level": "warning", "worker": self._slot, **facts}
-        sys.stderr.write(orjson.dumps(line).decode() + "\n")
+        self._outlet.write(orjson.dumps(line, default=repr).decode() + "\n")
 
     def _report(self, name: str, error: BaseException) -> None:
         self._event("unexpected error", task=name, error=repr(error))
