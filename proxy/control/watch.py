@@ -1,7 +1,8 @@
 """Notices that the configuration file changed: its directory is watched, its content compared.
 
 Watching the file itself would lose the second atomic rename and every swap of a mounted
-ConfigMap. The content is compared every 30 s as well, for file systems that tell nothing.
+ConfigMap. The content is compared every two seconds as well: for file systems that tell
+nothing, and for a change in the moment before the watch has begun.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-POLL_S = 30.0
+POLL_S = 2.0
 QUIET_MS = 100
 """Events this close together are one change: editors write, rename and touch."""
 

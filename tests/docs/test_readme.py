@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def directory(tmp_path: Path, tour: str, blocks: Blocks) -> Iterator[Path]:
     (config,) = blocks(tour, "yaml")
     (tmp_path / "config/turnout.yaml").write_text(config, encoding="utf-8")
     yield tmp_path
-    left = of_directory(tmp_path)
+    until = time.monotonic() + 5  # the last ones were told to end a moment ago
+    while (left := of_directory(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.05)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == [], "the tour leaves processes behind"
