@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import stat
 import threading
 from datetime import UTC, datetime
@@ -166,21 +167,47 @@ def _shortened(entry: Entry) -> Entry:
     return (*cut, *entry[5:12], request_id[:128], kept)
 
 
-def _header(fields: list[bytes], name: bytes) -> str:
+def _header(fields: list[bytes], name: bytes) -> bytes:
     for index in range(0, len(fields), 4):
         if fields[index].lower() == name:
-            return fields[index + 2].decode("latin-1")
-    return ""
+            return fields[index + 2]
+    return b""
+
+
+@lru_cache(maxsize=256)
+def _pool_part(service: str, pool: str, release: str | None) -> bytes:
+    return orjson.dumps({"service": service, "pool": pool, "release": release})[1:-1]
+
+
+_NEEDS_ESCAPE = re.compile(rb"[^ !#-\[\]-~]").search
+"""What JSON would write in another way, or is no ASCII."""
+_JSON = (
+    b'{"time":"%b","client":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
+    b'"bytes_in":%d,"bytes_out":%d,"duration_ms":%.3f,%b,"bucket":%d,'
+    b'"request_id":"%b","user_agent":"%b"}\n'
+)
 
 
 def encode_json(entry: Entry) -> bytes:
-    """One JSON object a line."""
+    """One JSON object a line.
+
+    Nearly every line is plain text between fixed words: filling them in costs a third of
+    what a dict and an encoder cost under load. The others take the long way.
+    """
     (
         wall, address, method, host, target, _, status,
         bytes_in, bytes_out, duration_s, pool, decision, request_id, fields,
     ) = entry  # fmt: skip
+    agent = _header(fields, b"user-agent")
+    if pool is not None and _NEEDS_ESCAPE(b"%b%b%b%b" % (host, target, request_id, agent)) is None:
+        return _JSON % (
+            _iso(wall), address.encode(), method, host, target, status,
+            bytes_in, bytes_out, duration_s * 1000,
+            _pool_part(pool.service, pool.name, pool.release), decision.bucket,
+            request_id, agent,
+        )  # fmt: skip
     record = {
-        "time": _iso(wall),
+        "time": _iso(wall).decode(),
         "client": address,
         "method": str(method, "latin-1"),
         "host": str(host, "latin-1"),
@@ -194,7 +221,7 @@ def encode_json(entry: Entry) -> bytes:
         "release": pool.release if pool is not None else None,
         "bucket": decision.bucket if decision is not None else None,
         "request_id": str(request_id, "latin-1"),
-        "user_agent": _header(fields, b"user-agent"),
+        "user_agent": str(agent, "latin-1"),
     }
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -211,8 +238,8 @@ def encode_combined(entry: Entry) -> bytes:
         _quoted(request if method else "-"),
         status,
         bytes_out,
-        _quoted(_header(fields, b"referer") or "-"),
-        _quoted(_header(fields, b"user-agent") or "-"),
+        _quoted(str(_header(fields, b"referer"), "latin-1") or "-"),
+        _quoted(str(_header(fields, b"user-agent"), "latin-1") or "-"),
     )
     return line.encode("latin-1", "replace")
 
@@ -234,8 +261,7 @@ def _day_and_time(wall: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _iso(wall: float) -> str:
+def _iso(wall: float) -> bytes:
     # The wall clock is a coarse one: all lines of a tenth of a second have the same time.
-    return (
-        datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    text = datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z").encode()

@@ -199,3 +199,12 @@ def test_a_pipe_that_nobody_reads_any_more_only_counts(tmp_path: Path) -> None:
     writer.close()
     assert words[stats.W_LOG_DROPPED] == 1
     assert words[stats.W_LOG_WRITTEN] == 0
+
+
+def test_a_plain_line_and_one_that_needs_escapes_have_the_same_fields_in_the_same_order() -> None:
+    plain = json.loads(module.encode_json(entry(target=b"/plain")))
+    escaped = json.loads(module.encode_json(entry(target=b'/"quoted"\\')))
+    assert list(plain) == list(escaped)
+    assert escaped.pop("target") == '/"quoted"\\'
+    assert plain.pop("target") == "/plain"
+    assert plain == escaped
