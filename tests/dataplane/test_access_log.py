@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,8 +203,13 @@ def test_a_pipe_that_nobody_reads_any_more_only_counts(tmp_path: Path) -> None:
 
 
 def test_a_plain_line_and_one_that_needs_escapes_have_the_same_fields_in_the_same_order() -> None:
-    plain = json.loads(module.encode_json(entry(target=b"/plain")))
-    escaped = json.loads(module.encode_json(entry(target=b'/"quoted"\\')))
+    known = {
+        "pool": SimpleNamespace(service="shop", name="blue", release=None),
+        "decision": SimpleNamespace(bucket=7),
+    }
+    plain = json.loads(module.encode_json(entry(target=b"/plain", **known)))
+    escaped = json.loads(module.encode_json(entry(target=b'/"quoted"\\', **known)))
+    assert (plain["service"], plain["release"], plain["bucket"]) == ("shop", None, 7)
     assert list(plain) == list(escaped)
     assert escaped.pop("target") == '/"quoted"\\'
     assert plain.pop("target") == "/plain"
