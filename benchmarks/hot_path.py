@@ -57,7 +57,12 @@ def _plane() -> tuple[Plane, Snapshot]:
     fd = os.memfd_create("bench")
     os.ftruncate(fd, BLOCK_WORDS * 8)
     plane = Plane(
-        asyncio.get_running_loop(), CounterBlock(fd).words, workers=1, report=lambda *_: None
+        asyncio.get_running_loop(),
+        CounterBlock(fd).words,
+        memoryview(bytes(8 * 4096)).cast("q"),
+        worker=0,
+        workers=1,
+        report=lambda *_: None,
     )
     pools = tuple(
         Pool(

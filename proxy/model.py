@@ -105,6 +105,7 @@ class Service:
     pools: tuple[Pool, ...]
     """Sorted by name; their weights sum to WHOLE (a service on its way out may have no routes)."""
     active: str
+    slot: int = 0
     offset: int = 0
     """Where the first candidate's interval begins in the range of buckets, 0..WHOLE-1."""
     sticky: Sticky = Sticky()

@@ -8,13 +8,16 @@ Gauges (in flight, idle, open) die with their worker.
 The supervisor deals out the slots: a slot is the index of the first integer of
 an area. An area belongs to its key for good, so an endpoint that comes back goes
 on counting where it left off.
+
+The board is one more block with the same areas, the other way round: the
+supervisor is its only writer and all workers read it.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 BLOCK_WORDS = 2_000_000
 """64-bit words of one worker's memory; it is sparse, only what is touched costs anything."""
@@ -83,6 +86,10 @@ E_UNREACHABLE_MS = 5
 """Monotonic milliseconds until which this worker passes the endpoint over; 0 = reachable."""
 ENDPOINT_WORDS = 8
 
+# ---- a service's area ----
+
+SERVICE_WORDS = 32
+
 # ---- a listener's area ----
 
 L_ACCEPTED = 0
@@ -106,16 +113,91 @@ W_LOG_DROPPED = 3
 WORKER_WORDS = 16
 
 
-class CounterBlock:
-    """One worker's memory: `words[slot + P_STALE] += 1`."""
+# ---- the board: what the supervisor tells the workers in passing ----
 
-    def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, BLOCK_WORDS * 8)
+B_VERSION = 0
+"""Grows with every change of an endpoint's state: time to look at all of them."""
+
+B_STATE = 0
+"""Of an endpoint: the bits below; 0 speaks for it."""
+B_SINCE_MS = 1
+"""Of an endpoint: monotonic milliseconds since when it gets traffic (again); 0 = for long."""
+
+UNCHECKED = 1
+"""It has checks and has not passed the first one yet."""
+DOWN = 2
+"""By its checks."""
+EJECTED = 4
+"""By its outcomes."""
+ASKS_TO_DRAIN = 8
+"""By the answer to its check: nothing new, what is bound to it finishes."""
+
+FIRST_LOT = 8
+"""Here begin the lots of an area: what is dealt to the workers, one word for each of them."""
+LOT_CONNECTIONS = 0
+"""Of an endpoint: how many connections a worker may have open."""
+LOT_POOL_CONCURRENCY = 0
+"""Of a pool: how many exchanges a worker may have in flight."""
+LOT_RETRIES, LOT_RATE, LOT_CONCURRENCY, LOT_HELD = 0, 1, 2, 3
+"""Of a service: retries and requests granted since ever, exchanges and held requests at once."""
+ENDPOINT_LOTS, POOL_LOTS, SERVICE_LOTS = 1, 1, 4
+
+
+class CounterBlock:
+    """One process's memory: `words[slot + P_STALE] += 1`."""
+
+    def __init__(self, fd: int, *, is_readonly: bool = False) -> None:
+        access = mmap.ACCESS_READ if is_readonly else mmap.ACCESS_WRITE
+        self._map = mmap.mmap(fd, BLOCK_WORDS * 8, access=access)
         self.words: memoryview = memoryview(self._map).cast("q")
 
     def close(self) -> None:
         self.words.release()
         self._map.close()
+
+
+class Board:
+    """The writer's view of the board; there is one, in the supervisor."""
+
+    def __init__(self, words: memoryview, workers: int) -> None:
+        self.words = words
+        self.workers = workers
+        self._has_changed = False
+
+    def state(self, slot: int) -> int:
+        """Bits of an endpoint."""
+        return int(self.words[slot + B_STATE])
+
+    def mark(self, slot: int, bit: int, *, on: bool) -> bool:
+        """Set or clear one bit of an endpoint's state; whether that changed it."""
+        before = int(self.words[slot + B_STATE])
+        after = before | bit if on else before & ~bit
+        if after == before:
+            return False
+        self.words[slot + B_STATE] = after
+        self._has_changed = True
+        return True
+
+    def set_since(self, slot: int, monotonic_s: float) -> None:
+        self.words[slot + B_SINCE_MS] = int(monotonic_s * 1000.0)
+        self._has_changed = True
+
+    def publish(self) -> None:
+        """Have the workers look, if something has changed."""
+        if self._has_changed:
+            self._has_changed = False
+            self.words[B_VERSION] += 1
+
+    def deal(self, slot: int, lot: int, shares: Sequence[int]) -> None:
+        """Write each worker's share; they are read when they are needed."""
+        start = slot + FIRST_LOT + lot * self.workers
+        for worker, share in enumerate(shares):
+            self.words[start + worker] = share
+
+
+def share_index(slot: int, lot: int, workers: int, worker: int) -> int:
+    """Where on the board a worker finds its share."""
+    return slot + FIRST_LOT + lot * workers + worker
 
 
 class SlotTable:
@@ -124,7 +206,8 @@ class SlotTable:
     Keys are any hashable values, for instance ("pool", service, pool).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
         self._next = WORKER_WORDS
         self._slots: dict[Hashable, int] = {}
 

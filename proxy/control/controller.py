@@ -31,6 +31,7 @@ from proxy.control.ledger import BindProblems, Ledger
 from proxy.control.lookout import Lookout
 from proxy.control.percent import hundredths
 from proxy.control.probe import Probe, probe_all, probe_connect
+from proxy.control.pulse import Pulse
 from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.setup import Setup, Step
@@ -79,6 +80,7 @@ class Controller:
         self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
         self._lookout = Lookout(self._ledger, fleet)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
+        self._pulse = Pulse(fleet.board, self._clock)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()
@@ -98,6 +100,7 @@ class Controller:
         async with self._lock:
             await self._restore()
         self._background.append(spawn(self._upkeep.run(), name="control upkeep", report=_report))
+        self._background.append(spawn(self._pulse.run(), name="control pulse", report=_report))
         if self._watch_file:
             path, seen = Path(self._loaded.path), self._loaded.sha256
             watch = ConfigWatch(path, seen, self._file_changed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model import Snapshot
-from proxy.stats import Totals
+from proxy.stats import Board, Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,11 @@ class Fleet(Protocol):
     @property
     def totals(self) -> Totals:
         """Sums of the counters over all workers."""
+        ...
+
+    @property
+    def board(self) -> Board:
+        """What the workers are told in passing."""
         ...
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:

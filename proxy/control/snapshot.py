@@ -90,6 +90,7 @@ def _service(
         routes=tuple(Route(host=each.host, path=each.path) for each in routes),
         pools=tuple(_pool(state, pool, book, now) for pool in pools),
         active=state.in_charge,
+        slot=book.service(state.name),
         offset=state.offset,
         sticky=_sticky(service.sticky, ring, now),
         preview=_preview(service.preview),

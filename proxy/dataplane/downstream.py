@@ -8,7 +8,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from proxy.dataplane import faults
+from proxy.dataplane import faults, patience
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.forwarding import Origin
@@ -64,7 +64,6 @@ class Downstream(asyncio.Protocol):
         "parser",
         "plane",
         "rested_since",
-        "served",
         "transport",
     )
 
@@ -83,7 +82,6 @@ class Downstream(asyncio.Protocol):
         self.rested_since = plane.clock.now
         self.linger_until = 0.0
         self.eof_since = 0.0  # the client has closed its side for sending
-        self.served = 0
         self.known: Decision | None = None  # on the request before, and what it rested on
         self.known_cookie: bytes | None = None
         self.known_service: ServiceLive | None = None
@@ -246,7 +244,6 @@ class Downstream(asyncio.Protocol):
     def exchange_done(self, exchange: Exchange) -> None:
         """Answer the next request in line, or rest, or close."""
         self.current = None
-        self.served += 1
         self.rested_since = self.plane.clock.now
         if not exchange.keep_alive:
             self._end()
@@ -374,7 +371,7 @@ class Downstream(asyncio.Protocol):
             if self.eof_since and now - self.eof_since > HALF_CLOSED_S and current.is_waiting:
                 self.abort()
             else:
-                current.sweep(now)
+                patience.sweep(current, now)
         elif self._parsing is not None:
             if now - self.rested_since > self.listener.spec.idle_s:
                 self.abort()

@@ -7,14 +7,13 @@ endpoint's connection; both write what they gathered once per read (`flush_*`).
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import faults, lease
+from proxy.dataplane import attempts, faults, lease
 from proxy.dataplane.answer import own_answer
-from proxy.dataplane.decision import Decision, decide, pick
+from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.tunnel import Tunnel
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
     from proxy.dataplane.plane import Plane
     from proxy.dataplane.upstream import Upstream
-
-IDEMPOTENT = frozenset(
-    {b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"}
-)
-"""Methods that may be sent twice (RFC 9110 section 9.2.2, and WebDAV's readers)."""
 
 BUFFERED = 64 * 1024
 """Bytes of a request body kept while its endpoint is being connected to."""
@@ -50,7 +44,6 @@ _KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
 class Exchange:
     __slots__ = (
         "_chunked",
-        "_cut_at",
         "_lines",
         "_out",
         "_reply",
@@ -58,6 +51,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "client",
+        "cut_at",
         "decision",
         "endpoint",
         "head",
@@ -102,7 +96,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.tried: set[EndpointLive] | None = None
         self.kind = stats.REQUEST
-        self._cut_at = 0.0
+        self.cut_at = 0.0
         # the request's side
         self._out: list[bytes] = []
         self.bytes_in = 0
@@ -142,7 +136,7 @@ class Exchange:
             self.refuse(faults.BODY_TOO_LARGE, close=True)
             return
         self._decide(service, head)
-        self._lease(None)
+        attempts.begin(self, None)
 
     def _decide(self, service: ServiceLive, head: RequestHead) -> None:
         client, clock = self.client, self.plane.clock
@@ -164,38 +158,14 @@ class Exchange:
         else:
             client.known = None
 
-    def _lease(self, fault: Fault | None) -> None:
-        """Take an endpoint that was not tried yet; `fault` is why the last one failed."""
-        service, decision, plane = self.service, self.decision, self.plane
-        assert service is not None and decision is not None, "leased after the decision"  # noqa: PT018
-        now = plane.clock.now
-        endpoint = pick(service, decision, self.client.origin.address, self.tried, now)
-        if endpoint is None:
-            sticky = service.spec.sticky
-            bound = sticky.by != "none" and sticky.on_unavailable == "fail"
-            self.refuse(faults.NO_POOL if fault is None or bound else fault)
-            return
-        self._enter(endpoint)
-        head = self.head
-        may_repeat = head.length == 0 and head.method in IDEMPOTENT
-        connection = lease.kept(endpoint, now, may_repeat=may_repeat) if endpoint.idle else None
-        if connection is not None:
-            self.attach(connection)
-        else:
-            self._connect(endpoint, service)
-
-    def _connect(self, endpoint: EndpointLive, service: ServiceLive) -> None:
-        timeout_s = service.spec.timeouts.connect_s
-        lease.connect(endpoint, self, timeout_s, time.monotonic, self.plane.report)
-
-    def _enter(self, endpoint: EndpointLive) -> None:
+    def enter(self, endpoint: EndpointLive) -> None:
         self.endpoint = endpoint
         self.pool = pool = endpoint.pool
         pool.words[pool.slot + _IN_FLIGHT + self.kind] += 1
         endpoint.busy += 1
         endpoint.taken += 1
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         endpoint, pool = self.endpoint, self.pool
         if endpoint is None or pool is None:
             return
@@ -228,33 +198,7 @@ class Exchange:
             self.client.resume_body()
 
     def connect_failed(self, fault: Fault) -> None:
-        """Pass the endpoint over: nothing was sent, so another one may have the request."""
-        endpoint, pool = self.endpoint, self.pool
-        if self.is_done or endpoint is None or pool is None:
-            return
-        pool.words[pool.slot + stats.P_PASSED_OVER] += 1
-        self._count_failure(fault)
-        self._leave()
-        if self.tried is None:
-            self.tried = set()
-        self.tried.add(endpoint)
-        self._decide_again()
-        self._lease(fault)
-        self.flush_request()
-
-    def _decide_again(self) -> None:
-        """Follow the newest snapshot: a request that was not sent yet shall not be stale."""
-        before, decision = self.service, self.decision
-        table = self.plane.table
-        service = table.find(self.head.host, self.head.target)
-        if service is None or before is None or decision is None or service is before:
-            return
-        self.service = service
-        pool = None if decision.pool is None else service.by_name.get(decision.pool.name)
-        if not decision.pinned and (pool is None or not pool.is_open):
-            pool = service.pools[service.split.index(decision.bucket)]
-        decision.pool = pool
-        decision.until = 0.0
+        attempts.connect_failed(self, fault)
 
     # ---- the request, from the client ----
 
@@ -468,7 +412,7 @@ class Exchange:
             else:
                 upstream.exchange = None
                 upstream.close()
-        self._leave()
+        self.leave()
         self._count()
         self.client.exchange_done(self)
 
@@ -501,7 +445,7 @@ class Exchange:
         if log is not None:
             log.add(self, duration)
 
-    def _count_failure(self, fault: Fault) -> None:
+    def count_failure(self, fault: Fault) -> None:
         pool, endpoint = self.pool, self.endpoint
         if pool is None or fault.kind is None:
             return
@@ -543,38 +487,16 @@ class Exchange:
             self.flush_reply()
         elif self.is_started:
             self.upstream_failed(faults.ANSWER_CUT)
-        elif self._may_send_again(upstream):
-            self._send_again()
+        elif attempts.may_send_again(self, upstream):
+            attempts.send_again(self)
         else:
             self.upstream_failed(faults.CLOSED_EARLY)
-
-    def _may_send_again(self, upstream: Upstream) -> bool:
-        return (
-            upstream.is_reused
-            and not upstream.parser.began
-            and not self.body_sent
-            and self.head.method in IDEMPOTENT
-        )
-
-    def _send_again(self) -> None:
-        """Send the request on a new connection: the kept one had died before we used it."""
-        endpoint, pool, service = self.endpoint, self.pool, self.service
-        if endpoint is None or pool is None or service is None:
-            return
-        pool.words[pool.slot + stats.P_STALE] += 1
-        if endpoint.drain is not None or endpoint.gone or not pool.is_open:
-            self._leave()
-            self._decide_again()
-            self._lease(None)
-            self.flush_request()
-        else:
-            self._connect(endpoint, service)
 
     def upstream_failed(self, fault: Fault, detail: str = "") -> None:
         """The endpoint failed: answer for it, or break off what it began."""
         if self.is_done:
             return
-        self._count_failure(fault)
+        self.count_failure(fault)
         if detail and self.plane.note is not None:
             self.plane.note(self, fault, detail)
         if not self.is_started:
@@ -590,7 +512,7 @@ class Exchange:
             self.status = CLIENT_GONE
         self._drop_upstream()
         self.is_done = True
-        self._leave()
+        self.leave()
         self._count()
         self.client.abort()
 
@@ -602,7 +524,7 @@ class Exchange:
             self.status = CLIENT_GONE
         self._drop_upstream()
         self.is_done = True
-        self._leave()
+        self.leave()
         if self.started:
             self._count()
 
@@ -620,84 +542,11 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:  # its own connection_lost goes to the tunnel
             upstream.endpoint.open.discard(upstream)
-        self._leave()
+        self.leave()
         self._count()
         self.plane.forget(self.client)
-
-    # ---- deadlines ----
 
     @property
     def is_waiting(self) -> bool:
         """Nothing is being written to the client: it waits for an answer or an event."""
         return not self.is_started or self.kind == stats.STREAM
-
-    def sweep(self, now: float) -> None:
-        """End what has waited too long, or outlived the drain of its pool or endpoint."""
-        pool, endpoint, service = self.pool, self.endpoint, self.service
-        if pool is None or endpoint is None or service is None:
-            return
-        if (pool.drain is not None or endpoint.drain is not None or endpoint.gone) and (
-            self._is_overdue(pool, endpoint, now)
-        ):
-            self.cut()
-            return
-        timeouts = service.spec.timeouts
-        waited = now - self.touched
-        if self.kind == stats.TUNNEL:
-            if waited > timeouts.tunnel_idle_s and self.tunnel is not None:
-                self.tunnel.abort()
-        elif self.upstream is None:
-            return  # connecting has its own end in time
-        elif self.is_started or self.client.is_paused:
-            self._sweep_answer(waited)
-        elif self.request_done or self.is_paused or (self.head.expect and not self.bytes_in):
-            if waited > timeouts.response_s:
-                self.upstream_failed(faults.ANSWER_TOO_SLOW)
-        elif waited > timeouts.client_body_s:
-            self.refuse(faults.BODY_TOO_SLOW, close=True)
-
-    def _sweep_answer(self, waited: float) -> None:
-        service = self.service
-        if service is None:
-            return
-        if self.client.is_paused:
-            if waited > self.client.listener.spec.idle_s:  # the client does not read
-                self.abandon(failed=True)
-        else:
-            timeouts = service.spec.timeouts
-            is_stream = self.kind == stats.STREAM
-            if waited > (timeouts.tunnel_idle_s if is_stream else timeouts.read_stall_s):
-                self.upstream_failed(faults.ANSWER_STALLED)
-
-    def _is_overdue(self, pool: PoolLive, endpoint: EndpointLive, now: float) -> bool:
-        if endpoint.gone:
-            return True
-        for drain, since in (
-            (endpoint.drain, endpoint.drained_at),
-            (pool.drain, pool.drained_at),
-        ):
-            if drain is None or self.started > since:
-                continue  # it began later: a preview, or a client that is bound to the pool
-            if self.kind == stats.REQUEST:
-                overdue = now >= drain.requests_by_s
-            elif self.kind == stats.STREAM:
-                overdue = now >= drain.streams_by_s
-            else:
-                if self._cut_at < drain.streams_by_s:
-                    self._cut_at = drain.streams_by_s + random.random() * drain.spread_s
-                overdue = now >= self._cut_at
-            if overdue:
-                return True
-        return False
-
-    def cut(self) -> None:
-        """End the exchange at its drain's deadline."""
-        pool = self.pool
-        if pool is not None:
-            pool.words[pool.slot + stats.P_CUT + self.kind] += 1
-        if self.tunnel is not None:
-            self.tunnel.abort()
-        elif self.is_started:
-            self.abandon(failed=True)
-        else:
-            self.refuse(faults.DRAINED, close=True)

@@ -107,12 +107,6 @@ DRAINED = Fault(
     sentence="The release that was answering has been drained.",
     side=Side.PROXY,
 )
-INTERNAL = Fault(
-    status=500,
-    error="proxy_internal_error",
-    sentence="The proxy failed.",
-    side=Side.PROXY,
-)
 
 
 def malformed(status: int, sentence: str) -> Fault:

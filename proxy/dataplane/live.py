@@ -45,6 +45,7 @@ class EndpointLive:
         "pool",
         "port",
         "slot",
+        "state",
         "taken",
         "unreachable_until",
         "weight",
@@ -67,6 +68,8 @@ class EndpointLive:
         """Connections waiting for work, the last one used at the end."""
         self.open: set[Upstream] = set()
         self.unreachable_until = 0.0
+        self.state = 0
+        """What the board says: see stats.B_STATE."""
         self.drain: Drain | None = None
         self.drained_at = 0.0
         """When this worker heard of the drain: what began until then belongs to it."""
@@ -168,7 +171,8 @@ class PoolLive:
             self.suspects.discard(live)
         for live in (*self.endpoints.values(), *known.values()):
             live.publish()
-        self.ready = [e for e in self.endpoints.values() if e.drain is None]
+        self.ready: list[EndpointLive] = []
+        """Endpoints that may get something new, as far as the control plane knows."""
         if is_new(self.drain, before):
             self.drained_at = time.monotonic()
             for live in self.endpoints.values():
@@ -182,6 +186,12 @@ class PoolLive:
             self.passed = lines
         if service.expose_pool:
             self.exposed = lines
+
+    def look(self, board: memoryview) -> None:
+        """Take over what the board says of the endpoints."""
+        for endpoint in self.endpoints.values():
+            endpoint.state = board[endpoint.slot + stats.B_STATE]
+        self.ready = [e for e in self.endpoints.values() if e.drain is None and not e.state]
 
     @property
     def is_open(self) -> bool:
@@ -264,8 +274,10 @@ class Table:
 
 
 class Live:
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: memoryview, board: memoryview) -> None:
         self._words = words
+        self._board = board
+        self._seen = -1
         self._pools: dict[tuple[str, str], PoolLive] = {}
         self._services: dict[str, ServiceLive] = {}
 
@@ -281,11 +293,21 @@ class Live:
                 endpoint.gone = True
                 endpoint.close_idle()
         self._services = services
+        self._seen = -1
+        self.look()
         ordered = list(services.values())
         router = Router(
             (route, index) for index, s in enumerate(ordered) for route in s.spec.routes
         )
         return Table(snapshot.revision, router, ordered)
+
+    def look(self) -> None:
+        """Look at the board, if it has changed."""
+        version = self._board[stats.B_VERSION]
+        if version != self._seen:
+            self._seen = version
+            for pool in self._pools.values():
+                pool.look(self._board)
 
     def _adopt(
         self, spec: Pool, service: Service, before: dict[tuple[str, str], PoolLive]

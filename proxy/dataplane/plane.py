@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy import stats
 from proxy.clock import Clock, SystemClock
+from proxy.dataplane import patience
 from proxy.dataplane.access_log import AccessLogWriter
 from proxy.dataplane.deadlines import CoarseClock, Sweeper
 from proxy.dataplane.downstream import Downstream
@@ -32,13 +33,17 @@ class Plane:
         self,
         loop: asyncio.AbstractEventLoop,
         words: memoryview,
+        board: memoryview,
         *,
+        worker: int,
         workers: int,
         report: Report,
         note: Callable[[Exchange, Fault, str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.words = words
+        self.board = board
+        self.worker = worker
         self.workers = workers
         self.report = report
         self.note = note
@@ -47,8 +52,7 @@ class Plane:
         self.table = Table(0, Router(()), [])
         self.connections: set[Downstream] = set()
         self.access_log: AccessLogWriter | None = None
-        self.is_stopping = False
-        self._live = Live(words)
+        self._live = Live(words, board)
         self._listeners: dict[str, ListenerLive] = {}
         self._leaving: list[ListenerLive] = []
         self._log_spec = AccessLog(path="off")
@@ -107,7 +111,6 @@ class Plane:
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, let what is in flight finish for `grace_s`, then cut."""
-        self.is_stopping = True
         for bind in list(self._listeners):
             await self._close_listener(bind)
         for connection in list(self.connections):
@@ -128,7 +131,7 @@ class Plane:
             listener.close()
         for connection in list(self.connections):
             if connection.current is not None:
-                connection.current.cut()
+                patience.cut(connection.current)
             connection.abort()
         for endpoint in self._live.endpoints():
             endpoint.close_idle()
@@ -184,6 +187,7 @@ class Plane:
                 states[listener, stats.L_TUNNEL],
             )
         self._leaving = [listener for listener in self._leaving if listener.open]
+        self._live.look()
         self._sweep_upstreams(now)
         if self.access_log is not None:
             self.access_log.flush()

@@ -61,10 +61,6 @@ class Router:
                 return service
         return NOWHERE
 
-    def host_is_known(self, host: bytes) -> bool:
-        """Whether some route stands for this host, whatever its path."""
-        return bool(self._candidates(host))
-
     def _add(self, route: Route, service: int) -> None:
         prefix = route.path.rstrip("/").encode()
         entry = (prefix, len(prefix), service)

@@ -8,7 +8,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Send `READY=1`, `RELOADING=1` or `STOPPING=1`; nothing happens outside systemd."""
+    """Send `READY=1` or `STOPPING=1`; nothing happens outside systemd."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

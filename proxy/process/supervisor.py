@@ -49,7 +49,7 @@ class _Supervisor:
     def __init__(self, loaded: Loaded) -> None:
         config = loaded.config
         count = config.workers if isinstance(config.workers, int) else usable_cores()
-        slots = SlotTable()
+        slots = SlotTable(count)
         self._config = config
         self._workforce = Workforce(count, slots)
         self._controller = Controller(loaded, self._workforce, slots, environ=os.environ)

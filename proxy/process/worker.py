@@ -1,6 +1,6 @@
 """A worker: one data-plane process, told what to do over the channel to its supervisor.
 
-Started by exec: `python -m proxy.process.worker SLOT WORKERS CHANNEL_FD COUNTERS_FD`.
+Started by exec: `python -m proxy.process.worker SLOT WORKERS CHANNEL_FD COUNTERS_FD BOARD_FD`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ ORPHAN_GRACE_S = 30.0
 
 
 class Worker:
-    def __init__(self, slot: int, workers: int, channel_fd: int, counters_fd: int) -> None:
+    def __init__(
+        self, slot: int, workers: int, channel_fd: int, counters_fd: int, board_fd: int
+    ) -> None:
         self._slot = slot
         self._outlet = Outlet()
         self._counters = CounterBlock(counters_fd)
+        self._board = CounterBlock(board_fd, is_readonly=True)
         self._plane = Plane(
             asyncio.get_running_loop(),
             self._counters.words,
+            self._board.words,
+            worker=slot,
             workers=workers,
             report=self._report,
             note=self._note,
@@ -118,17 +123,17 @@ class Worker:
         )
 
 
-async def _main(slot: int, workers: int, channel_fd: int, counters_fd: int) -> None:
-    worker = Worker(slot, workers, channel_fd, counters_fd)
+async def _main(numbers: list[int]) -> None:
+    worker = Worker(*numbers)
     await spawn(worker.run(), name="worker", report=lambda *_: None)
 
 
 def main(argv: list[str]) -> int:
-    slot, workers, channel_fd, counters_fd = (int(word) for word in argv)
-    for fd in (channel_fd, counters_fd):
+    numbers = [int(word) for word in argv]
+    for fd in numbers[2:]:
         os.set_inheritable(fd, False)
     gc.set_threshold(50_000, 20, 100)  # the hot path makes few cycles; collect seldom
-    run(_main(slot, workers, channel_fd, counters_fd))
+    run(_main(numbers))
     return 0
 
 

@@ -23,7 +23,7 @@ from proxy.model import Snapshot
 from proxy.process.channel import Channel
 from proxy.process.messages import Message, from_plain
 from proxy.process.sockets import SocketTable
-from proxy.stats import BLOCK_WORDS, CounterBlock, SlotTable, Totals
+from proxy.stats import BLOCK_WORDS, Board, CounterBlock, SlotTable, Totals
 from proxy.tasks import spawn
 
 APPLY_S = 10.0
@@ -74,6 +74,8 @@ class Workforce:
         self._slots = slots
         self._sockets = SocketTable(count)
         self._totals = Totals()
+        self._board_fd = _shared_memory("turnout-board")
+        self._board = Board(CounterBlock(self._board_fd).words, count)
         self._workers: list[WorkerProcess | None] = [None] * count
         self._restarts = [0] * count
         self._failures = [0] * count
@@ -88,6 +90,10 @@ class Workforce:
     @property
     def totals(self) -> Totals:
         return self._totals
+
+    @property
+    def board(self) -> Board:
+        return self._board
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
         """Open the sockets that `snapshot` needs; a sentence for all that cannot be had.
@@ -179,18 +185,17 @@ class Workforce:
 
     async def _start_worker(self, slot: int) -> None:
         generation = next(self._generations)
-        counters_fd = os.memfd_create(f"turnout-{slot}-{generation}", os.MFD_CLOEXEC)
-        os.ftruncate(counters_fd, BLOCK_WORDS * 8)
+        counters_fd = _shared_memory(f"turnout-{slot}-{generation}")
         ours, theirs = socket.socketpair()
         # -P: whatever lies in the folder we were started in must not pass for our package.
         command = [sys.executable, "-P", "-m", "proxy.process.worker"]
-        numbers = (slot, self._count, theirs.fileno(), counters_fd)
+        numbers = (slot, self._count, theirs.fileno(), counters_fd, self._board_fd)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 *map(str, numbers),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), counters_fd),
+                pass_fds=(theirs.fileno(), counters_fd, self._board_fd),
             )
             worker = WorkerProcess(slot, generation, process)
             worker.counters = CounterBlock(counters_fd)
@@ -310,6 +315,13 @@ class Workforce:
         asked.discard(worker.generation)
         if not asked:
             done.set()
+
+
+def _shared_memory(name: str) -> int:
+    """A descriptor of zeroed memory for one block."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, BLOCK_WORDS * 8)
+    return descriptor
 
 
 def log_problems(path: str) -> list[str]:

@@ -26,6 +26,7 @@ from proxy.stats import (
     E_UNREACHABLE_MS,
     P_CUT,
     P_IN_FLIGHT,
+    Board,
     CounterBlock,
     SlotTable,
     Totals,
@@ -88,6 +89,8 @@ class FakeFleet:
         self.blocks = [_block(name) for name in ("first", "second")]
         for number, block in enumerate(self.blocks):
             self.totals.add(number, block.words)
+        self._board = _block("board")
+        self.board = Board(self._board.words, len(self.blocks))
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
         assert snapshot.listeners
@@ -147,7 +150,7 @@ class FakeFleet:
             block.words[endpoint.slot + E_UNREACHABLE_MS] = until
 
     def close(self) -> None:
-        for block in self.blocks:
+        for block in (*self.blocks, self._board):
             block.close()
 
 

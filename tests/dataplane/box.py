@@ -14,7 +14,7 @@ from proxy.clock import Clock
 from proxy.dataplane.live import EndpointLive, PoolLive
 from proxy.dataplane.plane import Plane
 from proxy.model import WHOLE, AccessLog, Endpoint, Listener, Pool, Route, Service, Snapshot
-from proxy.stats import SlotTable
+from proxy.stats import Board, SlotTable
 from tests.e2e.wire import Wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -138,9 +138,12 @@ class Box:
         self.loop.set_exception_handler(
             lambda _, context: self.problems.append((str(context.get("message")), context))
         )
+        self.board = Board(memoryview(bytearray(WORDS * 8)).cast("q"), 1)
         self.plane = Plane(
             self.loop,
             self.words,
+            self.board.words,
+            worker=0,
             workers=1,
             report=lambda name, error: self.problems.append((name, error)),
             note=lambda _, fault, detail: self.notes.append(f"{fault.error}: {detail}"),

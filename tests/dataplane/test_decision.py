@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.words = memoryview(bytearray(8 * 4096)).cast("q")
-        self.live = Live(self.words)
+        self.live = Live(self.words, memoryview(bytes(8 * 4096)).cast("q"))
         self.spec = Service(
             name="shop",
             routes=(Route(),),

@@ -515,7 +515,7 @@ def _last(size: int) -> bytes:
 async def _until_unread(box: Box) -> None:
     """The first of two answers is whole, and the client has not read it."""
     await until(
-        lambda: any(c.is_paused and c.served for c in box.plane.connections),
+        lambda: box.answers(2) and any(c.is_paused for c in box.plane.connections),
         "the first answer waits for the client",
     )
 

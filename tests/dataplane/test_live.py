@@ -9,6 +9,7 @@ import pytest
 from proxy import stats
 from proxy.dataplane.live import UNREACHABLE_S, Live, split_address
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Route, Service, Snapshot, Sticky
+from tests.dataplane.box import Box, until
 
 DRAIN = Drain(since_s=0, requests_by_s=30, streams_by_s=300)
 BLUE = Pool(
@@ -27,7 +28,7 @@ def words() -> memoryview:
 
 @pytest.fixture
 def live(words: memoryview) -> Live:
-    return Live(words)
+    return Live(words, memoryview(bytes(8 * 1000)).cast("q"))
 
 
 def snapshot(*services: Service, revision: int = 1) -> Snapshot:
@@ -143,3 +144,26 @@ def test_the_pools_lines_for_endpoint_and_client_are_made_once(live: Live) -> No
 )
 def test_addresses_have_three_forms(address: str, parts: tuple[str, str, int]) -> None:
     assert split_address(address) == parts
+
+
+async def test_what_the_board_says_of_an_endpoint_keeps_new_requests_from_it(box: Box) -> None:
+    one, two = await box.endpoint(), await box.endpoint()
+    await box.serve(one, two)
+    box.board.mark(box.live(one).slot, stats.DOWN, on=True)
+    box.board.publish()
+    await until(lambda: box.pool_live().ready == [box.live(two)], "the sweep has looked")
+    wire = await box.client()
+    for _ in range(4):
+        assert (await wire.request("/")).status == 200
+    assert one.connections == 0
+    box.board.mark(box.live(one).slot, stats.DOWN, on=False)
+    box.board.publish()
+    await until(lambda: len(box.pool_live().ready) == 2, "the sweep has looked again")
+
+
+async def test_a_snapshot_is_applied_with_what_the_board_says(box: Box) -> None:
+    one, two = await box.endpoint(), await box.endpoint()
+    slot = box.member("blue", one).slot
+    box.board.mark(slot, stats.UNCHECKED, on=True)
+    await box.serve(one, two)
+    assert box.pool_live().ready == [box.live(two)]

@@ -40,7 +40,12 @@ class Scene:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.problems.append(context))
         self.plane = Plane(
-            loop, self.words, workers=1, report=lambda *problem: self.problems.append(problem)
+            loop,
+            self.words,
+            memoryview(bytes(8 * 4096)).cast("q"),
+            worker=0,
+            workers=1,
+            report=lambda *problem: self.problems.append(problem),
         )
         pools = []
         for name, slot, share in (("blue", 500, WHOLE), ("green", 1000, 0)):

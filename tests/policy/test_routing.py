@@ -88,14 +88,6 @@ def test_a_host_without_a_route_for_the_path_falls_on_to_the_next_host() -> None
     assert routes.find(b"a.b.io", b"/else") == 2
 
 
-def test_a_host_is_known_when_any_route_stands_for_it() -> None:
-    routes = router(("a.io", "/api"), ("*.b.io", "/"))
-    assert routes.host_is_known(b"A.io:80")
-    assert routes.host_is_known(b"x.b.io")
-    assert not routes.host_is_known(b"b.io")
-    assert router((None, "/api")).host_is_known(b"anything")
-
-
 def test_of_two_equal_routes_the_first_one_wins() -> None:
     assert router(("a.io", "/x"), ("a.io", "/x/")).find(b"a.io", b"/x") == 0
 
@@ -127,7 +119,6 @@ def test_a_host_longer_than_any_name_finds_only_the_routes_for_any_host() -> Non
 def test_no_bytes_make_it_raise(host: bytes, target: bytes) -> None:
     routes = router(("a.io", "/api"), ("*.b.io", "/"))
     assert routes.find(host, target) in {NOWHERE, 0, 1}
-    assert routes.host_is_known(host) in {True, False}
 
 
 names = st.sampled_from(["a", "b", "c"])
