@@ -69,6 +69,11 @@ class Wire:
     def close(self) -> None:
         self._writer.transport.abort()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side is known to have closed, with nothing left to read."""
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         try:

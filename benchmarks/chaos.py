@@ -1,0 +1,76 @@
+"""Failed requests of Turnout, nginx and HAProxy while their endpoints are tormented by one plan.
+
+All of them stand before the same endpoints at the same time, under the same load: what
+goes wrong goes wrong for each of them in the same moment. A seed gives the same plan and
+the same load again. The table says what clients have seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.chaos import chaos, proxies
+from tests.chaos.endpoint import Endpoints
+from tests.chaos.report import Report
+from tests.e2e.stage import free_port
+
+MOST_SHARE = 0.02
+"""Of GETs that may fail with Turnout: those cut in the middle of an answer, which nobody can save."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
+    parser.add_argument("--seed", type=int, default=None, help="of plan and load (drawn)")
+    parser.add_argument("--rate", type=float, default=80.0, help="requests a second to each (80)")
+    parser.add_argument("--report-every", type=float, default=0.0, help="seconds between lines")
+    options = parser.parse_args()
+    seed = random.randrange(1_000_000) if options.seed is None else options.seed
+    setting = chaos.Setting(
+        seed, options.seconds, options.rate, report_every_s=options.report_every
+    )
+    print(f"seed {seed}", flush=True)
+    report = _run(setting)
+    print(report)
+    sys.exit(_verdict(report))
+
+
+def _run(setting: chaos.Setting) -> Report:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        endpoints = Endpoints(free_port(), **chaos.POOLS)
+        stack.callback(endpoints.end)
+        endpoints.start()
+        started: list[proxies.Proxy] = []
+        for start in (proxies.TurnoutProxy, proxies.nginx, proxies.haproxy):
+            proxy = start(directory, endpoints)
+            if proxy is None:
+                print(f"{start.__name__} is not installed: left out")
+                continue
+            stack.callback(proxy.end)
+            started.append(proxy)
+        return chaos.run(setting, endpoints, started)
+
+
+def _verdict(report: Report) -> str | None:
+    """None if Turnout did what it promises, else what it did not, with the seed."""
+    seen = report.of(proxies.TurnoutProxy.name)
+    broken = []
+    if seen.share > MOST_SHARE:
+        broken.append(f"{100 * seen.share:.2f} % of GETs failed")
+    if failed := len(seen.failed("GET", "rolling restart")):
+        broken.append(f"{failed} GETs failed in the rolling restart")
+    if failed := sum(one.part == "calm" for one in seen.failures):
+        broken.append(f"{failed} requests failed after the last trouble")
+    if seen.posts_twice:
+        broken.append(f"{seen.posts_twice} POSTs arrived twice")
+    return f"seed {report.plan.seed}: " + "; ".join(broken) if broken else None
+
+
+if __name__ == "__main__":
+    main()
