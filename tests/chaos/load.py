@@ -15,6 +15,7 @@ import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvloop
 
@@ -58,7 +59,7 @@ class Tally:
         else:
             self.posts += 1
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         ordered = sorted(self.latencies_s) or [0.0]
         return {
             "gets": self.gets,
@@ -168,7 +169,7 @@ async def _report(tallies: dict[str, Tally], every_s: float) -> None:
         print(f"{time.monotonic() - began_s:5.0f} s  " + " | ".join(parts), file=sys.stderr)  # noqa: T201
 
 
-async def run(options: Options, stopped: asyncio.Event) -> dict[str, object]:
+async def run(options: Options, stopped: asyncio.Event) -> dict[str, Tally]:
     """Load the proxies until told to stop; return what each one's clients have seen."""
     tallies = {name: Tally() for name in options.targets}
     loop = asyncio.get_running_loop()
@@ -184,10 +185,10 @@ async def run(options: Options, stopped: asyncio.Event) -> dict[str, object]:
             group.create_task(client.run(stopped))
     if reports is not None:
         reports.cancel()
-    return {name: tally.as_dict() for name, tally in tallies.items()}
+    return tallies
 
 
-async def _main(options: Options) -> dict[str, object]:
+async def _main(options: Options) -> dict[str, Tally]:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stopped.set)  # readable at its end
     return await run(options, stopped)
@@ -196,4 +197,4 @@ async def _main(options: Options) -> dict[str, object]:
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         seen = runner.run(_main(Options(**json.loads(sys.argv[1]))))
-    sys.stdout.write(json.dumps(seen))
+    sys.stdout.write(json.dumps({name: tally.as_dict() for name, tally in seen.items()}))
