@@ -19,9 +19,6 @@ from tests.chaos.endpoint import Endpoints
 from tests.chaos.report import Report
 from tests.e2e.stage import free_port
 
-MOST_SHARE = 0.02
-"""Of GETs that may fail with Turnout: those cut in the middle of an answer, which nobody can save."""
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -35,41 +32,20 @@ def main() -> None:
         seed, options.seconds, options.rate, report_every_s=options.report_every
     )
     print(f"seed {seed}", flush=True)
-    report = _run(setting)
+    report, complaints = _run(setting)
     print(report)
-    sys.exit(_verdict(report))
+    sys.exit(f"seed {seed}: " + "; ".join(complaints) if complaints else 0)
 
 
-def _run(setting: chaos.Setting) -> Report:
+def _run(setting: chaos.Setting) -> tuple[Report, list[str]]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         endpoints = Endpoints(free_port(), **chaos.POOLS)
         stack.callback(endpoints.end)
         endpoints.start()
-        started: list[proxies.Proxy] = []
-        for start in (proxies.TurnoutProxy, proxies.nginx, proxies.haproxy):
-            proxy = start(directory, endpoints)
-            if proxy is None:
-                print(f"{start.__name__} is not installed: left out")
-                continue
-            stack.callback(proxy.end)
-            started.append(proxy)
-        return chaos.run(setting, endpoints, started)
-
-
-def _verdict(report: Report) -> str | None:
-    """None if Turnout did what it promises, else what it did not, with the seed."""
-    seen = report.of(proxies.TurnoutProxy.name)
-    broken = []
-    if seen.share > MOST_SHARE:
-        broken.append(f"{100 * seen.share:.2f} % of GETs failed")
-    if failed := len(seen.failed("GET", "rolling restart")):
-        broken.append(f"{failed} GETs failed in the rolling restart")
-    if failed := sum(one.part == "calm" for one in seen.failures):
-        broken.append(f"{failed} requests failed after the last trouble")
-    if seen.posts_twice:
-        broken.append(f"{seen.posts_twice} POSTs arrived twice")
-    return f"seed {report.plan.seed}: " + "; ".join(broken) if broken else None
+        turnout, started = proxies.start(directory, endpoints, stack)
+        report = chaos.run(setting, endpoints, started)
+        return report, report.complaints(turnout.name)
 
 
 if __name__ == "__main__":

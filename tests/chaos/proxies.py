@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +83,20 @@ def _turnout(directory: Path, endpoints: Endpoints, workers: int) -> dict[str, A
 
 def _known(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if key in ServiceConfig.model_fields}
+
+
+def start(
+    directory: Path, endpoints: Endpoints, stack: ExitStack
+) -> tuple[TurnoutProxy, list[Proxy]]:
+    """Start Turnout, and all of them: those that are installed. The stack ends them."""
+    turnout = TurnoutProxy(directory, endpoints)
+    stack.callback(turnout.end)
+    started: list[Proxy] = [turnout]
+    for start_other in (nginx, haproxy):
+        if (other := start_other(directory, endpoints)) is not None:
+            stack.callback(other.end)
+            started.append(other)
+    return turnout, started
 
 
 class OtherProxy:

@@ -9,6 +9,9 @@ from typing import Any
 
 from tests.chaos.plan import Plan
 
+MOST_SHARE = 0.02
+"""Of GETs that may fail: those cut in the middle of their answer, which nobody can save."""
+
 COLUMNS = (
     "proxy",
     "requests",
@@ -82,6 +85,20 @@ class Report:
 
     def of(self, proxy: str) -> Seen:
         return next(one for one in self.seen if one.proxy == proxy)
+
+    def complaints(self, proxy: str) -> list[str]:
+        """What a proxy promised and its clients did not get."""
+        seen = self.of(proxy)
+        rolling = len(seen.failed("GET", "rolling restart"))
+        late = [one for one in seen.failures if one.part == "calm"]
+        found = {
+            f"{rolling} GETs failed in the rolling restart": rolling,
+            f"{len(late)} requests failed after the last trouble": late,
+            f"{100 * seen.share:.2f} % of GETs failed": seen.share > MOST_SHARE,
+            f"{seen.posts_twice} POSTs arrived twice": seen.posts_twice,
+            "next to nothing was asked": seen.gets < self.plan.ends_s,
+        }
+        return [what for what, is_so in found.items() if is_so]
 
     def __str__(self) -> str:
         return "\n".join([self._heading(), *_table(self.seen), *_kinds(self.seen)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests.chaos import plan
 from tests.chaos.report import Report, Seen
 
@@ -50,3 +52,28 @@ def test_the_table_has_a_line_for_each_proxy_and_names_the_seed() -> None:
         "Turnout in rolling restart: 1 GET 502",
         "Turnout in trouble: 1 GET broken off",
     ]
+
+
+def test_complaints_name_every_promise_that_was_broken() -> None:
+    report = Report(PLAN, (_seen("Turnout"),))
+    assert report.complaints("Turnout") == [
+        "1 GETs failed in the rolling restart",
+        "1 requests failed after the last trouble",
+        "1 POSTs arrived twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "complaints"),
+    [
+        ({"failures": []}, []),
+        ({"failures": [[120.0, "GET", "broken off"]] * 18}, []),
+        ({"failures": [[120.0, "GET", "broken off"]] * 19}, ["2.11 % of GETs failed"]),
+        ({"failures": [], "gets": 10}, ["next to nothing was asked"]),
+    ],
+)
+def test_a_few_answers_cut_in_their_middle_are_nobodys_fault(
+    raw: dict[str, object], complaints: list[str]
+) -> None:
+    seen = Seen.of("Turnout", {**RAW, **raw}, Counter(), PLAN, began_s=100.0)
+    assert Report(PLAN, (seen,)).complaints("Turnout") == complaints
