@@ -6,9 +6,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= config/turnout.yaml
 PYTEST ?= $(BIN)/pytest
+SOAK_S ?= 3600
 STAMP  := $(VENV)/.installed
 
-.PHONY: help run demo test check format bench docs lock clean
+.PHONY: help run demo test soak check format bench docs lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -27,6 +28,9 @@ demo: $(STAMP)  ## show the main job: split, switch under load, back again
 
 test: $(STAMP)  ## every test, the end-to-end ones too
 	$(PYTEST) -q -n auto --maxprocesses 4
+
+soak: $(STAMP)  ## an hour (SOAK_S seconds) of trouble under load, beside nginx and HAProxy; SEED=... repeats one
+	$(BIN)/python benchmarks/chaos.py --seconds $(SOAK_S) --report-every 60 $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)  ## formatting, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check .

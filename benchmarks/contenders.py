@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import Process, free_port
+from benchmarks.processes import Process
+from tests.e2e.stage import free_port
 
 HERE = Path(__file__).parent
 BODY = "x" * 109

@@ -20,25 +20,6 @@ def cores() -> tuple[set[int], set[int]]:
     return {usable[0]}, {usable[-1]}
 
 
-def free_port() -> int:
-    """A port that nobody has now, below the range outgoing connections take theirs from."""
-    for port in range(21_000 + os.getpid() % 5_000, 32_000):
-        if port in _given:
-            continue
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-    raise OSError("no free port between 21000 and 32000")
-
-
-_given: set[int] = set()
-
-
 class Process:
     """A program and all it starts: one session of its own, pinned to some cores."""
 
