@@ -44,8 +44,11 @@ def _run(setting: chaos.Setting) -> tuple[Report, list[str]]:
         stack.callback(endpoints.end)
         endpoints.start()
         turnout, started = proxies.start(directory, endpoints, stack)
+        before_kib = turnout.turnout.rss_kib()
         report = chaos.run(setting, endpoints, started)
-        return report, report.complaints(turnout.name)
+        after_kib = turnout.turnout.rss_kib()
+        print(f"Turnout's workers: {before_kib} KiB before, {after_kib} KiB after", flush=True)
+        return report, report.complaints(turnout.name) + turnout.complaints()
 
 
 if __name__ == "__main__":

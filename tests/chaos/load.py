@@ -19,11 +19,13 @@ from typing import Any
 
 import uvloop
 
-from tests.e2e.wire import Answer, Wire, WireError
+from tests.e2e.wire import Answer, TruncatedError, Wire, WireError
 
 PATIENCE_S = 10.0
 """What a client waits for an answer; longer than any timeout of the proxies."""
 BODY = b"x" * 200
+BROKEN_OFF = "broken off"
+"""In the middle of its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,10 @@ def _body(method: str) -> bytes | None:
 
 
 def _failure(error: Exception) -> str:
+    if isinstance(error, TruncatedError):
+        return BROKEN_OFF
     if isinstance(error, WireError):
-        return "broken off"
+        return "closed unanswered"
     if isinstance(error, TimeoutError):
         return f"no answer in {PATIENCE_S:g} s"
     return "not connected"

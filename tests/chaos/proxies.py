@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from benchmarks.processes import Process
 from proxy.control.config.schema import ServiceConfig
 from tests.chaos.endpoint import Endpoints
-from tests.e2e.stage import Turnout, free_port, shop
+from tests.e2e.stage import Turnout, free_port, shop, wait_until
 
 SHARE = 80
 """Of blue, in percent; the rest is green's."""
@@ -43,9 +43,37 @@ class TurnoutProxy:
         except BaseException:
             self.turnout.clean_up()
             raise
+        self._workers = self.turnout.worker_pids()
+
+    def complaints(self) -> list[str]:
+        """What is not as it was before, once the load has gone."""
+        found = []
+        if not _comes_true(lambda: self.turnout.metric("turnout_in_flight") == 0):
+            found.append("something is in flight though nobody asks")
+        if not _comes_true(lambda: not self._unavailable()):
+            found.append(f"not available again: {', '.join(self._unavailable())}")
+        if self.turnout.worker_pids() != self._workers:
+            found.append("a worker has died")
+        return found
+
+    def _unavailable(self) -> list[str]:
+        return [
+            endpoint["address"]
+            for pool in self.turnout.service()["pools"].values()
+            for endpoint in pool["endpoints"]
+            if not endpoint["available"]
+        ]
 
     def end(self) -> None:
         self.turnout.clean_up()
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    try:
+        wait_until(condition, "all is well")
+    except AssertionError:
+        return False
+    return True
 
 
 def _turnout(directory: Path, endpoints: Endpoints, workers: int) -> dict[str, Any]:

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.chaos.load import BROKEN_OFF
 from tests.chaos.plan import Plan
 
-MOST_SHARE = 0.02
-"""Of GETs that may fail: those cut in the middle of their answer, which nobody can save."""
+MOST_FAILED = 0.01
+"""Share of GETs that may get no answer, or a bad one."""
+MOST_BROKEN_OFF = 0.03
+"""Share of GETs that may be cut in the middle of their answer by an endpoint: nobody can save
+them, only fewer can be sent there."""
 
 COLUMNS = (
     "proxy",
@@ -90,11 +94,14 @@ class Report:
         """What a proxy promised and its clients did not get."""
         seen = self.of(proxy)
         rolling = len(seen.failed("GET", "rolling restart"))
-        late = [one for one in seen.failures if one.part == "calm"]
+        late = sum(one.part == "calm" for one in seen.failures)
+        broken_off = sum(one.what == BROKEN_OFF for one in seen.failed("GET")) / max(1, seen.gets)
+        failed = seen.share - broken_off
         found = {
             f"{rolling} GETs failed in the rolling restart": rolling,
-            f"{len(late)} requests failed after the last trouble": late,
-            f"{100 * seen.share:.2f} % of GETs failed": seen.share > MOST_SHARE,
+            f"{late} requests failed after the last trouble": late,
+            f"{100 * failed:.2f} % of GETs had no good answer": failed > MOST_FAILED,
+            f"{100 * broken_off:.2f} % of GETs were broken off": broken_off > MOST_BROKEN_OFF,
             f"{seen.posts_twice} POSTs arrived twice": seen.posts_twice,
             "next to nothing was asked": seen.gets < self.plan.ends_s,
         }

@@ -67,12 +67,14 @@ def test_complaints_name_every_promise_that_was_broken() -> None:
     ("raw", "complaints"),
     [
         ({"failures": []}, []),
-        ({"failures": [[120.0, "GET", "broken off"]] * 18}, []),
-        ({"failures": [[120.0, "GET", "broken off"]] * 19}, ["2.11 % of GETs failed"]),
+        ({"failures": [[120.0, "GET", "broken off"]] * 27}, []),
+        ({"failures": [[120.0, "GET", "broken off"]] * 28}, ["3.11 % of GETs were broken off"]),
+        ({"failures": [[120.0, "GET", "504"]] * 9}, []),
+        ({"failures": [[120.0, "GET", "504"]] * 10}, ["1.11 % of GETs had no good answer"]),
         ({"failures": [], "gets": 10}, ["next to nothing was asked"]),
     ],
 )
-def test_a_few_answers_cut_in_their_middle_are_nobodys_fault(
+def test_a_few_failures_in_the_middle_of_trouble_are_borne(
     raw: dict[str, object], complaints: list[str]
 ) -> None:
     seen = Seen.of("Turnout", {**RAW, **raw}, Counter(), PLAN, began_s=100.0)

@@ -17,6 +17,10 @@ class WireError(Exception):
     """The connection ended, was reset, or carried what is no HTTP (silence is a TimeoutError)."""
 
 
+class TruncatedError(WireError):
+    """It ended, or was reset, in the body of an answer."""
+
+
 @dataclass(slots=True)
 class Answer:
     status: int
@@ -101,16 +105,18 @@ class Wire:
     async def answer(self, method: str = "GET") -> Answer:
         """Read the final answer, with the interim ones before it."""
         interim: list[Answer] = []
+        kind = WireError
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 while (answer := await self._head()).status < 200 and answer.status != 101:
                     interim.append(answer)
                 answer.interim = interim
+                kind = TruncatedError
                 await self._body(answer, method)
         except asyncio.IncompleteReadError as error:
-            raise WireError(f"closed after {error.partial[-200:]!r}") from error
+            raise kind(f"closed after {error.partial[-200:]!r}") from error
         except ConnectionError as error:
-            raise WireError(f"broken off: {error!r}") from error
+            raise kind(f"broken off: {error!r}") from error
         return answer
 
     async def head(self) -> Answer:
