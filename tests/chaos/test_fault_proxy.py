@@ -106,7 +106,7 @@ async def test_drip_brings_it_in_drops(proxy: FaultProxy) -> None:
 
 
 async def test_the_rest_of_a_drip_comes_at_once_when_it_is_over(proxy: FaultProxy) -> None:
-    await proxy.turn_to(Fault("drip", seconds=0.05, size=1))
+    await proxy.turn_to(Fault("drip", seconds=0.5, size=1))
     with closing(await Client.of(proxy)) as client:
         await client.send()
         assert await client.read() == b"t"

@@ -42,7 +42,7 @@ def bad(endpoints: Endpoints) -> Endpoint:
 
 def _turnout(stage: Stage, endpoints: Endpoints, **service: Any) -> Turnout:
     """In turn to both, and with one worker, so that it is plain whose turn it is."""
-    timeouts = {"connect": "500ms", "response": "500ms", "read_stall": "500ms"}
+    timeouts = {"connect": "1s", "response": "1s", "read_stall": "1s"}
     extra = {
         key: value
         for key, value in {
