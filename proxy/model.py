@@ -21,12 +21,17 @@ Balance = Literal["least_requests", "round_robin", "hash"]
 LogFormat = Literal["json", "combined"]
 
 
+CLOSE_GRACE_S = 2.0
+"""A WebSocket that was told to close gets so long for its closing handshake at least."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Nothing new since `since_s`; what began before is cut at its class's deadline.
+    """Nothing new since `since_s`; what began before is ended at its class's deadline.
 
-    `requests_by_s` is for requests, `streams_by_s` for event streams and tunnels;
-    tunnels are cut at random moments of the `spread_s` that follow their deadline.
+    `requests_by_s` is for requests, `streams_by_s` for event streams and tunnels. These
+    are told to close at random moments of the `spread_s` that follow, and cut at its end
+    or after CLOSE_GRACE_S, whatever is later.
     """
 
     since_s: float

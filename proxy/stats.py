@@ -61,7 +61,9 @@ P_IN_FLIGHT = P_FAILURES + len(FAILURE_KINDS)
 """Gauges, one for each of CLASSES."""
 P_CUT = P_IN_FLIGHT + len(CLASSES)
 """Exchanges cut at a drain's deadline, one for each of CLASSES."""
-P_PASSED_OVER = P_CUT + len(CLASSES)
+P_CLOSED = P_CUT + len(CLASSES)
+"""Event streams and tunnels that were ended gently at a drain's deadline, by CLASSES as well."""
+P_PASSED_OVER = P_CLOSED + len(CLASSES)
 """Endpoints passed over because they could not be connected to, with nothing sent."""
 P_STALE = P_PASSED_OVER + 1
 """Requests sent again because a kept connection had died before a byte came back."""

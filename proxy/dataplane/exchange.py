@@ -14,7 +14,8 @@ from proxy import stats
 from proxy.dataplane import attempts, faults, lease
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.decision import Decision, decide
-from proxy.dataplane.tunnel import Tunnel
+from proxy.dataplane.event_stream import EventStream, may_end_early
+from proxy.dataplane.tunnel import Tunnel, borders_of
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
 from proxy.http1.headers import Fields, value_of
@@ -23,6 +24,7 @@ from proxy.http1.parser import WholeAnswer
 
 if TYPE_CHECKING:
     from proxy.dataplane.downstream import Downstream
+    from proxy.dataplane.farewell import Farewell
     from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
     from proxy.dataplane.plane import Plane
     from proxy.dataplane.upstream import Upstream
@@ -51,9 +53,9 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "client",
-        "cut_at",
         "decision",
         "endpoint",
+        "farewell",
         "head",
         "is_answered",
         "is_done",
@@ -70,6 +72,7 @@ class Exchange:
         "service",
         "started",
         "status",
+        "stream",
         "switch",
         "to_end",
         "touched",
@@ -96,7 +99,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.tried: set[EndpointLive] | None = None
         self.kind = stats.REQUEST
-        self.cut_at = 0.0
+        self.farewell: Farewell | None = None
         # the request's side
         self._out: list[bytes] = []
         self.bytes_in = 0
@@ -115,6 +118,7 @@ class Exchange:
         self.must_close_upstream = False
         self.switch: ResponseHead | None = None
         self.tunnel: Tunnel | None = None
+        self.stream: EventStream | None = None
         self.is_done = False
 
     # ---- the beginning ----
@@ -327,6 +331,9 @@ class Exchange:
             self._end_head(reply)
         if head.event_stream:
             self._become(stats.STREAM)
+            if may_end_early(head) and self.upstream is not None:
+                self.stream = EventStream(self)
+                self.upstream.parser.redirect(self.stream)
 
     def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
         if self.head.method == b"HEAD":
@@ -395,7 +402,10 @@ class Exchange:
         client.write(b"".join((*self._reply, encode.upgrade_head(switch), after)))
         self.bytes_out += len(after)
         upstream.exchange = None
-        self.tunnel = Tunnel(self, client.transport, upstream.transport)
+        borders = borders_of(switch)
+        if borders is not None and after:
+            borders.feed(after)
+        self.tunnel = Tunnel(self, client.transport, upstream.transport, borders)
         self.tunnel.begin(client.take_early())
 
     # ---- the end ----

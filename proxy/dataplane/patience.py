@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import math
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import faults
+from proxy.dataplane import farewell, faults
+from proxy.model import Timeouts
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
@@ -18,12 +19,29 @@ def sweep(exchange: Exchange, now: float) -> None:
     pool, endpoint, service = exchange.pool, exchange.endpoint, exchange.service
     if pool is None or endpoint is None or service is None:
         return
-    if (pool.drain is not None or endpoint.drain is not None or endpoint.gone) and (
+    told = exchange.farewell
+    if told is not None and told.is_said:  # which stands, though the drain may be lifted since
+        if now >= told.cut_at:
+            cut(exchange)
+    elif (pool.drain is not None or endpoint.drain is not None or endpoint.gone) and (
         _is_overdue(exchange, pool, endpoint, now)
     ):
         cut(exchange)
-        return
-    timeouts = service.spec.timeouts
+    elif not _leaves_with_the_worker(exchange, now):
+        _sweep_waiting(exchange, service.spec.timeouts, now)
+
+
+def _leaves_with_the_worker(exchange: Exchange, now: float) -> bool:
+    """Whether it has now been told that the worker ends; what cannot be told is cut at that end."""
+    plane = exchange.plane
+    return (
+        exchange.kind != stats.REQUEST
+        and farewell.is_due(exchange, plane.farewell_s, plane.farewell_spread_s, now)
+        and farewell.say(exchange)
+    )
+
+
+def _sweep_waiting(exchange: Exchange, timeouts: Timeouts, now: float) -> None:
     waited = now - exchange.touched
     if exchange.kind == stats.TUNNEL:
         if waited > timeouts.tunnel_idle_s and exchange.tunnel is not None:
@@ -31,7 +49,7 @@ def sweep(exchange: Exchange, now: float) -> None:
     elif exchange.upstream is None:
         return  # connecting has its own end in time
     elif exchange.is_started or exchange.client.is_paused:
-        _sweep_answer(exchange, waited)
+        _sweep_answer(exchange, timeouts, waited)
     elif (
         exchange.request_done
         or exchange.is_paused
@@ -56,23 +74,21 @@ def cut(exchange: Exchange) -> None:
         exchange.refuse(faults.DRAINED, close=True)
 
 
-def _sweep_answer(exchange: Exchange, waited: float) -> None:
-    service = exchange.service
-    if service is None:
-        return
+def _sweep_answer(exchange: Exchange, timeouts: Timeouts, waited: float) -> None:
     if exchange.client.is_paused:
         if waited > exchange.client.listener.spec.idle_s:  # the client does not read
             exchange.abandon(failed=True)
     else:
-        timeouts = service.spec.timeouts
         is_stream = exchange.kind == stats.STREAM
         if waited > (timeouts.tunnel_idle_s if is_stream else timeouts.read_stall_s):
             exchange.upstream_failed(faults.ANSWER_STALLED)
 
 
 def _is_overdue(exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, now: float) -> bool:
+    """Whether the exchange is to be cut; one that can end gently is told so first."""
     if endpoint.gone:
         return True
+    by_s, spread_s = math.inf, 0.0
     for drain, since in (
         (endpoint.drain, endpoint.drained_at),
         (pool.drain, pool.drained_at),
@@ -80,13 +96,8 @@ def _is_overdue(exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, now:
         if drain is None or exchange.started > since:
             continue  # it began later: a preview, or a client that is bound to the pool
         if exchange.kind == stats.REQUEST:
-            overdue = now >= drain.requests_by_s
-        elif exchange.kind == stats.STREAM:
-            overdue = now >= drain.streams_by_s
-        else:
-            if exchange.cut_at < drain.streams_by_s:
-                exchange.cut_at = drain.streams_by_s + random.random() * drain.spread_s
-            overdue = now >= exchange.cut_at
-        if overdue:
-            return True
-    return False
+            if now >= drain.requests_by_s:
+                return True
+        elif drain.streams_by_s < by_s:
+            by_s, spread_s = drain.streams_by_s, drain.spread_s
+    return farewell.is_due(exchange, by_s, spread_s, now) and not farewell.say(exchange)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import socket
 import time
@@ -52,6 +53,9 @@ class Plane:
         self.table = Table(0, Router(()), [])
         self.connections: set[Downstream] = set()
         self.access_log: AccessLogWriter | None = None
+        self.farewell_s = math.inf
+        """When tunnels and event streams are told to end because the worker ends."""
+        self.farewell_spread_s = 0.0
         self._live = Live(words, board)
         self._listeners: dict[str, ListenerLive] = {}
         self._leaving: list[ListenerLive] = []
@@ -110,7 +114,12 @@ class Plane:
     # ---- the end ----
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing more, let what is in flight finish for `grace_s`, then cut."""
+        """Accept nothing more, let what is in flight finish for `grace_s`, then cut.
+
+        In the second half of that time tunnels and event streams are ended gently.
+        """
+        self.farewell_spread_s = grace_s / 2
+        self.farewell_s = self.clock.now + grace_s / 2
         for bind in list(self._listeners):
             await self._close_listener(bind)
         for connection in list(self.connections):

@@ -155,6 +155,10 @@ class ResponseParser:
         self._overhead = 0
         self.began = False
 
+    def redirect(self, sink: ResponseSink) -> None:
+        """Tell what is left of this answer to another sink."""
+        self._sink = sink
+
     def whole(self, data: bytes) -> WholeAnswer | None:
         """The answer, when all of it is in `data` and nothing in it needs a closer look.
 
