@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from proxy.control.decision import Decision
 from proxy.control.percent import Shares, everything_to, without_zeros
-from proxy.model import WHOLE
+from proxy.model import CLOSE_GRACE_S, WHOLE
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ class Draining:
 
     @property
     def over_at(self) -> float:
-        """When the last class has been cut."""
-        return max(self.requests_by, self.streams_by + self.spread_s)
+        """When the last class has been cut: what is told to close has until then at most."""
+        return max(self.requests_by, self.streams_by + self.spread_s + CLOSE_GRACE_S)
 
     @property
     def is_running(self) -> bool:

@@ -74,10 +74,11 @@ class Tunnel:
         self._left -= 1
         if self._left:  # an end that never reads the rest is cut like an idle tunnel
             return
-        pool = self.exchange.pool
-        if self._client_side.is_closed and pool is not None:
+        exchange = self.exchange
+        pool = exchange.pool
+        if self._client_side.is_closed and pool is not None and not exchange.is_done:
             pool.words[pool.slot + stats.P_CLOSED + stats.TUNNEL] += 1
-        self.exchange.tunnel_closed()
+        exchange.tunnel_closed()
 
 
 def borders_of(switch: ResponseHead) -> FrameBorders | None:

@@ -9,6 +9,7 @@ from proxy.control.decision import Author
 from proxy.control.drains import GRACE_S, Cut, DrainRules
 from proxy.control.refusal import NotFound, Refused
 from proxy.control.state import Change, Draining, Filling, Member, ServiceState
+from proxy.model import CLOSE_GRACE_S
 
 SPLIT = {"blue": 9000, "green": 1000}
 NINE_ONE = "127.0.0.1:9001"
@@ -208,8 +209,9 @@ def test_a_drain_ends_when_the_workers_have_cut_the_rest(
     state = away(shop, ann, rules)
     counts.pools["blue"] = (0, 0, 2)
     counts.cut = (1, 0, 2)
-    assert drains.finish(state, rules, counts, 1310.0) is None
-    change = drains.finish(state, rules, counts, 1310.0 + GRACE_S)
+    cut_by = 1310.0 + CLOSE_GRACE_S
+    assert drains.finish(state, rules, counts, cut_by) is None
+    change = drains.finish(state, rules, counts, cut_by + GRACE_S)
     assert change is not None
     assert change.decisions[0].why == "3 cut at the deadline"
     assert change.state.pool_drains["blue"].cut == (1, 0, 2)

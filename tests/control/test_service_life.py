@@ -15,7 +15,7 @@ from proxy.control.drains import GRACE_S, Cut, DrainRules
 from proxy.control.reconcile import begin, reconcile_file, remove
 from proxy.control.refusal import Refusal
 from proxy.control.state import Change, Declared, Filling, Member, ServiceState
-from proxy.model import WHOLE
+from proxy.model import CLOSE_GRACE_S, WHOLE
 
 ADDRESSES = ("a:1", "b:1", "c:1", "d:1")
 RULES = DrainRules(requests_s=30.0, streams_s=300.0, spread_s=10.0)
@@ -198,7 +198,8 @@ class ServiceLife(RuleBasedStateMachine):
 
     @invariant()
     def every_drain_ends(self) -> None:
-        much_later = self.now + RULES.streams_s + RULES.spread_s + GRACE_S
+        last_s = RULES.streams_s + RULES.spread_s + CLOSE_GRACE_S
+        much_later = self.now + last_s + GRACE_S
         finished = drains.finish(self.state, RULES, Busy(2), much_later)
         after = finished.state if finished else self.state
         assert not drains.running_drains(after)

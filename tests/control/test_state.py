@@ -12,6 +12,7 @@ from proxy.control.state import (
     ServiceState,
     filling_in_words,
 )
+from proxy.model import CLOSE_GRACE_S
 
 
 def test_without_weights_everything_goes_to_the_active_pool(shop: ServiceState) -> None:
@@ -69,4 +70,4 @@ def test_endpoints_are_written_as_in_the_file() -> None:
 
 def test_a_drain_is_over_when_its_last_class_is() -> None:
     drain = Draining(since=0.0, requests_by=30.0, streams_by=300.0, spread_s=10.0)
-    assert drain.over_at == 310.0
+    assert drain.over_at == 310.0 + CLOSE_GRACE_S, "what is told to close has time to do so"

@@ -8,6 +8,7 @@ from functools import partial
 
 from proxy import stats
 from proxy.model import WHOLE, Drain
+from tests.dataplane import websocket
 from tests.dataplane.box import OK, Box, Peer, until
 from tests.e2e.wire import WireError, request_bytes
 
@@ -158,3 +159,38 @@ async def test_what_outlasts_the_grace_is_cut(box: Box) -> None:
         assert (await wire.answer()).status == 503
     except WireError:
         return  # broken off without a word is as good
+
+
+async def test_a_stop_ends_websockets_and_event_streams_gently_before_its_grace_is_over(
+    box: Box,
+) -> None:
+    async def play(peer: Peer) -> None:
+        if b"/ws " in await peer.head():
+            await peer.send(websocket.SWITCH)
+            await websocket.closing(peer)
+        else:
+            await peer.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
+            )
+            await peer.gone()
+
+    await box.serve(await box.endpoint(play))
+    socket, stream = await box.client(), await box.client()
+    await socket.send(websocket.ASK)
+    assert (await socket.answer()).status == 101
+    await stream.send(request_bytes("/"))
+    await until(lambda: box.of_pool(stats.P_IN_FLIGHT + stats.STREAM) == 1, "it streams")
+    began = time.monotonic()
+    stopping = box.loop.create_task(box.plane.stop(3))
+    await websocket.told_to_close(socket)
+    assert time.monotonic() - began > 1.3, "they have time to end by themselves"
+    assert await socket.is_closed()
+    socket.close()
+    answer = await stream.answer()
+    assert answer.body.startswith(b"data: 1\n\nretry: ")
+    await stopping
+    assert time.monotonic() - began < 3
+    assert box.of_pool(stats.P_CLOSED + stats.STREAM) == 1
+    assert box.of_pool(stats.P_CLOSED + stats.TUNNEL) == 1
+    assert box.of_pool(stats.P_CUT + stats.TUNNEL) == 0

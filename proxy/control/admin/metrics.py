@@ -128,6 +128,16 @@ class FleetCollector(Collector):
             stats.P_CUT,
             stats.CLASSES,
         )
+        yield _by_kind(
+            CounterMetricFamily(
+                "turnout_drain_closed",
+                "Event streams and WebSockets ended gently at the deadline of a drain.",
+                labels=(*POOL, "class"),
+            ),
+            areas,
+            stats.P_CLOSED + stats.STREAM,
+            stats.CLASSES[stats.STREAM :],
+        )
 
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
         weight = GaugeMetricFamily(

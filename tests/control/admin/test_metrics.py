@@ -89,6 +89,7 @@ async def test_every_name_of_the_contract_is_there(admin: Admin) -> None:
         "turnout_in_flight",
         "turnout_drain_remaining",
         "turnout_drain_cut_total",
+        "turnout_drain_closed_total",
         "turnout_config_revision",
         "turnout_config_last_reload_successful",
         "turnout_config_last_reload_success_timestamp_seconds",
@@ -108,6 +109,8 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
         words[BLUE + stats.P_ANSWERS + 2] = 20
         words[BLUE + stats.P_FAILURES + stats.FAILURE_KINDS.index("reset")] = 3
         words[BLUE + stats.P_CUT + stats.TUNNEL] = 4
+        words[BLUE + stats.P_CLOSED + stats.STREAM] = 8
+        words[BLUE + stats.P_CLOSED + stats.TUNNEL] = 9
         words[BLUE + stats.P_STALE] = 5
         words[GREEN + stats.P_PASSED_OVER] = 6
         words[stats.W_LOG_DROPPED] = 7
@@ -117,6 +120,8 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
     assert blue(found, "turnout_requests_total", code_class="5xx") == 0
     assert blue(found, "turnout_upstream_failures_total", kind="reset") == 6
     assert blue(found, "turnout_drain_cut_total", class_="tunnel") == 8
+    assert blue(found, "turnout_drain_closed_total", class_="stream") == 16
+    assert blue(found, "turnout_drain_closed_total", class_="tunnel") == 18
     assert value(found, "turnout_retries_total", service="shop", outcome="stale_connection") == 10
     assert value(found, "turnout_retries_total", service="shop", outcome="passed_over") == 12
     assert value(found, "turnout_access_log_dropped_total") == 14
