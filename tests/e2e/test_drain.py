@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from typing import Any
 
@@ -104,7 +106,7 @@ async def test_sixty_requests_and_ten_streams_run_to_their_end_through_a_switch(
     assert turnout.metric("turnout_in_flight", pool="blue") == 0
 
 
-async def test_at_their_deadlines_requests_and_streams_are_cut_and_not_before(
+async def test_at_their_deadlines_requests_are_cut_and_streams_end_and_not_before(
     stage: Stage,
 ) -> None:
     turnout = stage.turnout(
@@ -128,12 +130,20 @@ async def test_at_their_deadlines_requests_and_streams_are_cut_and_not_before(
         assert exchange.answer is None or exchange.answer.status >= 500
         assert began_s + 0.95 <= exchange.ended_s <= answered_s + 2.5
     for exchange in streams:
-        assert exchange.error is not None, "a cut stream ended as if whole"
+        assert exchange.answer is not None, exchange.error
+        *events, retry, rest = exchange.answer.body.decode().split("\n\n")
+        assert [json.loads(event.removeprefix("data: "))["n"] for event in events] == [
+            *range(len(events))
+        ]
+        assert re.fullmatch(r"retry: \d+", retry)
+        assert rest == ""
         assert began_s + 2.95 <= exchange.ended_s <= answered_s + 5
     assert all(exchange.is_whole for exchange in short)
     assert empty_s <= answered_s + 6
     cut = turnout.service()["counts"]["blue"]["cut"]
-    assert cut == {"request": 10, "stream": 10, "tunnel": 0}
+    assert cut == {"request": 10, "stream": 0, "tunnel": 0}
+    closed = turnout.metric("turnout_drain_closed_total", pool="blue", **{"class": "stream"})
+    assert closed == 10
     assert turnout.metric("turnout_in_flight", pool="blue") == 0
 
 
@@ -148,7 +158,7 @@ async def _listen(socket: ClientConnection) -> tuple[int | None, float, int]:
         return (closed.rcvd.code if closed.rcvd else None), time.monotonic(), messages
 
 
-async def test_a_websocket_runs_on_until_its_deadline_and_is_cut_then(
+async def test_a_websocket_runs_on_until_its_deadline_and_is_told_to_close_then(
     stage: Stage,
 ) -> None:
     turnout = stage.turnout(
@@ -167,11 +177,12 @@ async def test_a_websocket_runs_on_until_its_deadline_and_is_cut_then(
     assert view["remaining"]["tunnel"] == 10
     results = await asyncio.gather(*listeners)
     for code, ended_s, messages in results:
-        assert code != 1000
+        assert code == 1012
         assert began_s + 1.95 <= ended_s <= answered_s + 5
         assert messages > 20
     last = await asyncio.to_thread(_drain, turnout, "10s")
     assert last is None or last["remaining"] == EMPTY
+    assert turnout.service()["counts"]["blue"]["cut"]["tunnel"] == 0
 
 
 async def test_one_endpoint_is_drained_by_command_and_comes_back(stage: Stage) -> None:
