@@ -296,8 +296,8 @@ class DrainConfig(Section):
     )
     spread: Duration = Field(
         default=10.0,
-        description="At the deadline tunnels are closed one by one over this time, "
-        "so that their clients do not all come back at once.",
+        description="At the deadline event streams and tunnels are ended one by one over this "
+        "time, so that their clients do not all come back at once.",
     )
 
 
