@@ -127,6 +127,29 @@ async def test_a_hundred_websockets_all_see_a_close_and_none_a_cut_frame(
     assert closed == CLIENTS
 
 
+async def test_a_proxy_that_stops_says_close_to_its_websockets_in_good_time(stage: Stage) -> None:
+    chat = Chat()
+    async with serve(chat.handle, "127.0.0.1", 0) as server:
+        turnout = await asyncio.to_thread(
+            stage.turnout,
+            [f"127.0.0.1:{_port(server)}"],
+            stage.origin("green"),
+            top={"shutdown_timeout": "4s"},
+        )
+        url = f"ws://127.0.0.1:{turnout.port}"
+        sockets = [
+            await connect(url + path, proxy=None) for path in ("/silent", "/messages", "/fragments")
+        ]
+        listening = [asyncio.get_running_loop().create_task(_listen(each)) for each in sockets]
+        await _in_flight(turnout, "tunnel", 3)
+        began_s = time.monotonic()
+        assert await asyncio.to_thread(turnout.stop) == 0
+        assert 1.9 < time.monotonic() - began_s < 6
+        results = await asyncio.gather(*listening)
+    assert [closed.rcvd.code if closed.rcvd else None for closed, _, _ in results] == [1012] * 3
+    assert chat.surprises == []
+
+
 async def _in_flight(turnout: Turnout, kind: str, count: int) -> None:
     await asyncio.to_thread(
         wait_until,
