@@ -100,6 +100,7 @@ class Timeouts:
     read_stall_s: float = 30.0
     client_body_s: float = 30.0
     upstream_idle_s: float = 60.0
+    upstream_max_age_s: float = 3600.0
     tunnel_idle_s: float = 600.0
 
 
@@ -119,6 +120,8 @@ class Service:
     timeouts: Timeouts = Timeouts()
     max_body: int = 0
     """Largest request body in bytes; 0 = no limit."""
+    warm_connections: int = 1
+    """Connections a worker opens ahead to each endpoint of a pool that is about to get traffic."""
     pass_pool: bool = True
     expose_pool: bool = False
 

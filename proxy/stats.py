@@ -112,6 +112,11 @@ W_HEARTBEAT_MS = 0
 W_REVISION = 1
 W_LOG_WRITTEN = 2
 W_LOG_DROPPED = 3
+W_EVENTS_DROPPED = 4
+"""Lines of events that nobody read in time."""
+W_LOOKUPS = 5
+W_LOOKUPS_FAILED = 6
+"""Lookups of endpoints' names."""
 WORKER_WORDS = 16
 
 

@@ -200,7 +200,9 @@ class Controller:
             state = self._state(name, if_match)
             author = self._author(who, reason)
             until = None if ttl_s is None else author.at + ttl_s
-            await self._commit(name, verbs.set_weights(state, shares, author, until=until))
+            change = verbs.set_weights(state, shares, author, until=until)
+            await self._warm(state, change)
+            await self._commit(name, change)
             return self.service(name)
 
         return await self._change(work)
@@ -220,9 +222,9 @@ class Controller:
             verbs.check_switch(state, to)
             if not force:
                 await self._check_ready(state, to, beside=_other_in_charge(state, to))
-            await self._commit(
-                name, verbs.switch(state, to, self._author(who, reason), force=force)
-            )
+            change = verbs.switch(state, to, self._author(who, reason), force=force)
+            await self._warm(state, change)
+            await self._commit(name, change)
             return self.service(name)
 
         return await self._change(work)
@@ -241,7 +243,9 @@ class Controller:
             target = verbs.rollback_target(state)
             if not force:
                 await self._check_ready(state, target, beside=None)
-            await self._commit(name, verbs.rollback(state, self._author(who, reason), force=force))
+            change = verbs.rollback(state, self._author(who, reason), force=force)
+            await self._warm(state, change)
+            await self._commit(name, change)
             return self.service(name)
 
         return await self._change(work)
@@ -355,6 +359,16 @@ class Controller:
         step = Step(setup=replace(setup, states=states), decisions=change.decisions)
         await self._ledger.commit(step)
         self._upkeep.wake()
+
+    async def _warm(self, before: ServiceState, change: Change) -> None:
+        """Have connections opened to pools that get more; what fails there fails no change."""
+        shares = before.shares
+        for pool, share in change.state.shares.items():
+            if share > shares.get(pool, 0):
+                try:
+                    await self._fleet.warm(before.name, pool)
+                except Exception:
+                    log.exception("warm_failed", service=before.name, pool=pool)
 
     async def _check_ready(self, state: ServiceState, to: str, *, beside: str | None) -> None:
         problems = await probe_all(

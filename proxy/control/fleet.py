@@ -54,6 +54,17 @@ class Fleet(Protocol):
         """
         ...
 
+    def keep_binds(self, snapshot: Snapshot) -> None:
+        """Close the listening sockets that `snapshot` does not need: a change was given up."""
+        ...
+
+    async def warm(self, service: str, pool: str) -> None:
+        """Have every worker open some connections to a pool that is about to get more traffic.
+
+        Returns within a second, whatever becomes of them.
+        """
+        ...
+
     async def apply(self, snapshot: Snapshot) -> None:
         """Send the snapshot to every worker; return when every living one has applied it.
 

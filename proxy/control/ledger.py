@@ -83,15 +83,18 @@ class Ledger:
         if check_binds and (sentences := self.fleet.check_binds(snapshot)):
             raise BindProblems(sentences)
         at = self._clock.wall()
-        records = await self.store.write(
-            Write(
-                revision=after.revision,
-                states=_differing(before.states, after.states),
-                rings=_differing(before.rings, after.rings),
-                secret=secret,
-                decisions=[each.record(at=at, revision=after.revision) for each in step.decisions],
-            )
+        write = Write(
+            revision=after.revision,
+            states=_differing(before.states, after.states),
+            rings=_differing(before.rings, after.rings),
+            secret=secret,
+            decisions=[each.record(at=at, revision=after.revision) for each in step.decisions],
         )
+        try:
+            records = await self.store.write(write)
+        except BaseException:
+            self.fleet.keep_binds(self.snapshot)  # nobody will accept on what was just opened
+            raise
         self._watch_drains(after.states)
         self.setup, self.snapshot = after, snapshot
         self.decisions.extend(records)

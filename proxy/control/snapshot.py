@@ -97,6 +97,7 @@ def _service(
         balance=service.balance,
         timeouts=_timeouts(service),
         max_body=service.limits.max_body,
+        warm_connections=service.warm_connections,
         pass_pool=service.headers.pass_pool,
         expose_pool=service.headers.expose_pool,
     )
@@ -174,5 +175,6 @@ def _timeouts(service: ServiceConfig) -> Timeouts:
         read_stall_s=given.read_stall,
         client_body_s=given.client_body,
         upstream_idle_s=given.upstream_idle,
+        upstream_max_age_s=given.upstream_max_age,
         tunnel_idle_s=given.tunnel_idle,
     )

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.dataplane import faults
+from proxy.dataplane import faults, opening
 from proxy.dataplane.live import EndpointLive
 from proxy.dataplane.upstream import Upstream
 from proxy.errors import Fault
@@ -41,7 +41,7 @@ def give_back(connection: Upstream, now: float) -> None:
     """Keep the connection for the next exchange."""
     connection.exchange = None
     endpoint = connection.endpoint
-    if endpoint.keeps_connections and connection.is_usable():
+    if endpoint.keeps_connections and connection.is_usable() and now < connection.ends_at:
         connection.idle_since = now
         endpoint.idle.append(connection)
     else:
@@ -69,12 +69,12 @@ async def _connect(
     fault: Fault
     try:
         async with asyncio.timeout(timeout_s):
-            connection = await _open(endpoint)
+            connection = await opening.opened(endpoint, exchange.plane, timeout_s)
     except TimeoutError:
         fault = faults.CONNECT_TIMEOUT
     except socket.gaierror:
         fault = faults.NAME_UNKNOWN
-    except (OSError, UnicodeError):  # the latter for a name that no name server could know
+    except OSError:
         fault = faults.CONNECT_REFUSED
     else:
         endpoint.connected()
@@ -86,14 +86,3 @@ async def _connect(
         return
     endpoint.failed_to_connect(now())
     exchange.connect_failed(fault)
-
-
-async def _open(endpoint: EndpointLive) -> Upstream:
-    loop = asyncio.get_running_loop()
-    if endpoint.path:
-        _, connection = await loop.create_unix_connection(lambda: Upstream(endpoint), endpoint.path)
-    else:
-        _, connection = await loop.create_connection(
-            lambda: Upstream(endpoint), endpoint.host, endpoint.port
-        )
-    return connection

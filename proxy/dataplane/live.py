@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from proxy import stats
+from proxy.dataplane.resolve import HostName, is_name
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.routing import Router
@@ -40,6 +42,8 @@ class EndpointLive:
         "idle",
         "key",
         "mark",
+        "max_age_s",
+        "name",
         "open",
         "path",
         "pool",
@@ -58,6 +62,12 @@ class EndpointLive:
         self.words = words
         self.slot = spec.slot
         self.path, self.host, self.port = split_address(spec.address)
+        self.name: HostName | None = None
+        """What there is to look up; None for an IP address or a path."""
+        if not self.path and is_name(self.host):
+            self.name = HostName(self.host, self.port, self._leave_other_addresses)
+        self.max_age_s = inf
+        """How old its connections may become."""
         self.key = hash_of(spec.address.encode())
         self.mark = endpoint_mark(spec.address)
         self.busy = 0
@@ -115,6 +125,18 @@ class EndpointLive:
     def keeps_connections(self) -> bool:
         return self.drain is None and not self.gone and self.pool.drain is None
 
+    def limit_age(self, max_age_s: float) -> None:
+        if max_age_s != self.max_age_s:
+            self.max_age_s = max_age_s
+            for connection in self.open:
+                if connection.ends_at:
+                    connection.limit_age(max_age_s)
+
+    def _leave_other_addresses(self, addresses: frozenset[str]) -> None:
+        for connection in list(self.open):
+            if connection.address and connection.address not in addresses:
+                connection.retire()
+
     def close_idle(self) -> None:
         idle, self.idle = self.idle, []
         for connection in idle:
@@ -164,6 +186,7 @@ class PoolLive:
                 live = EndpointLive(endpoint, self, self.words)
             else:
                 live.adopt(endpoint)
+            live.limit_age(service.timeouts.upstream_max_age_s)
             self.endpoints[endpoint.address] = live
         for live in known.values():
             live.gone = True
@@ -319,6 +342,9 @@ class Live:
         pool.adopt(spec, service)
         self._pools[key] = pool
         return pool
+
+    def pool(self, service: str, pool: str) -> PoolLive | None:
+        return self._pools.get((service, pool))
 
     def endpoints(self) -> list[EndpointLive]:
         return [e for pool in self._pools.values() for e in pool.endpoints.values()]

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy import stats
 from proxy.clock import Clock, SystemClock
-from proxy.dataplane import patience
+from proxy.dataplane import opening, patience
 from proxy.dataplane.access_log import AccessLogWriter
 from proxy.dataplane.deadlines import CoarseClock, Sweeper
 from proxy.dataplane.downstream import Downstream
@@ -21,6 +21,7 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.forwarding import RequestIds
 from proxy.dataplane.listener import ListenerLive
 from proxy.dataplane.live import Live, Table
+from proxy.dataplane.resolve import Resolve, Resolver, Tell, system_resolve
 from proxy.errors import Fault
 from proxy.model import AccessLog, Snapshot
 from proxy.policy.routing import Router
@@ -40,7 +41,9 @@ class Plane:
         workers: int,
         report: Report,
         note: Callable[[Exchange, Fault, str], None] | None = None,
+        tell: Tell = lambda _, __: None,
         clock: Clock | None = None,
+        resolve: Resolve = system_resolve,
     ) -> None:
         self.words = words
         self.board = board
@@ -48,7 +51,10 @@ class Plane:
         self.workers = workers
         self.report = report
         self.note = note
-        self.clock = CoarseClock(clock or SystemClock())
+        clock = clock or SystemClock()
+        self.clock = CoarseClock(clock)
+        self.resolver = Resolver(words, clock, resolve, report, tell)
+        self.is_ending = False
         self.ids = RequestIds(secrets.randbits(128))
         self.table = Table(0, Router(()), [])
         self.connections: set[Downstream] = set()
@@ -72,6 +78,7 @@ class Plane:
         self.clock.tick()
         self._apply_log(snapshot.access_log)
         self.table = self._live.apply(snapshot)
+        self._refresh_names()
         self.words[stats.W_REVISION] = snapshot.revision
         wanted = {spec.bind for spec in snapshot.listeners}
         for bind in [b for b in self._listeners if b not in wanted]:
@@ -86,6 +93,15 @@ class Plane:
                 await listener.listen(sockets[spec.bind])
         self._sweeper.stop()
         self._sweeper.start()
+
+    async def warm(self, service: str, pool: str, timeout_s: float) -> int:
+        """Open connections ahead of traffic; returns how many."""
+        found = self._live.pool(service, pool)
+        spec = next((s.spec for s in self.table.services if s.spec.name == service), None)
+        if found is None or spec is None or self.is_ending:
+            return 0
+        timeout_s = min(timeout_s, spec.timeouts.connect_s)
+        return await opening.warm(self, found, spec.warm_connections, timeout_s)
 
     async def _close_listener(self, bind: str) -> None:
         listener = self._listeners.pop(bind)
@@ -120,6 +136,7 @@ class Plane:
         """
         self.farewell_spread_s = grace_s / 2
         self.farewell_s = self.clock.now + grace_s / 2
+        self.is_ending = True
         for bind in list(self._listeners):
             await self._close_listener(bind)
         for connection in list(self.connections):
@@ -135,6 +152,8 @@ class Plane:
 
     def abort(self) -> None:
         """Cut everything that is left."""
+        self.is_ending = True
+        self.resolver.close()
         self._sweeper.stop()
         for listener in self._listeners.values():
             listener.close()
@@ -197,10 +216,17 @@ class Plane:
             )
         self._leaving = [listener for listener in self._leaving if listener.open]
         self._live.look()
+        self._refresh_names()
         self._sweep_upstreams(now)
         if self.access_log is not None:
             self.access_log.flush()
         self.words[stats.W_HEARTBEAT_MS] = int(now * 1000)
+
+    def _refresh_names(self) -> None:
+        for endpoint in self._live.endpoints():
+            if endpoint.name is not None and endpoint.drain is None:
+                is_busy = endpoint.pool.is_open or bool(endpoint.open)
+                self.resolver.refresh(endpoint.name, is_busy=is_busy)
 
     def _sweep_upstreams(self, now: float) -> None:
         for service in self.table.services:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from typing import TYPE_CHECKING, cast
 
 from proxy.dataplane import faults
@@ -15,14 +16,21 @@ if TYPE_CHECKING:
     from proxy.dataplane.live import EndpointLive
 
 READ_SIZE = 64 * 1024
+AHEAD_S = 5.0
+"""A connection opened ahead that has had no exchange by then was not needed. It may be all that a
+server of one connection at a time can serve, so it is not kept as long as one that was used."""
 
 
 class Upstream(asyncio.Protocol):
     __slots__ = (
+        "address",
+        "born",
         "endpoint",
+        "ends_at",
         "exchange",
         "idle_limit_s",
         "idle_since",
+        "is_ahead",
         "is_reused",
         "parser",
         "transport",
@@ -33,6 +41,10 @@ class Upstream(asyncio.Protocol):
         self.endpoint = endpoint
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before any use
         self.parser = ResponseParser()
+        self.address = ""  # where its name led to, when the endpoint is a name
+        self.born = 0.0
+        self.ends_at = float("inf")  # from then on it gets no other exchange
+        self.is_ahead = False  # opened before there was an exchange for it
         self.idle_limit_s = float("inf")  # what the endpoint itself said in Keep-Alive
         # per exchange
         self.exchange: Exchange | None = None
@@ -123,6 +135,16 @@ class Upstream(asyncio.Protocol):
             if name.lower() == b"timeout" and number.isdigit() and len(number) < 9:
                 self.idle_limit_s = max(0.0, int(number) - 1.0)
 
+    def limit_age(self, max_age_s: float) -> None:
+        """Let it live for so long, more or less: those opened together shall not end together."""
+        self.ends_at = self.born + max_age_s * random.uniform(0.9, 1.1)
+
+    def retire(self) -> None:
+        """Serve no other exchange."""
+        self.ends_at = 0.0
+        if self.exchange is None:
+            self._leave_idle()
+
     def is_usable(self) -> bool:
         return not self.transport.is_closing()
 
@@ -139,12 +161,18 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
 
     def sweep(self, now: float, upstream_idle_s: float) -> None:
-        """Close the connection when it has waited for work too long."""
-        if self.exchange is None and now - self.idle_since > min(
-            upstream_idle_s, self.idle_limit_s
-        ):
-            try:
-                self.endpoint.idle.remove(self)
-            except ValueError:
-                return
-            self.close()
+        """Close the connection when it has waited for work too long, or is too old."""
+        if self.exchange is not None:
+            return
+        limit_s = min(upstream_idle_s, self.idle_limit_s)
+        if self.is_ahead and not self.is_reused:
+            limit_s = min(limit_s, AHEAD_S)
+        if now - self.idle_since > limit_s or now >= self.ends_at:
+            self._leave_idle()
+
+    def _leave_idle(self) -> None:
+        try:
+            self.endpoint.idle.remove(self)
+        except ValueError:
+            return
+        self.close()

@@ -11,8 +11,9 @@ import structlog
 from proxy.process.outlet import Outlet
 
 
-def configure() -> None:
-    """JSON lines on stderr; on a terminal, columns for people."""
+def configure() -> Outlet:
+    """JSON lines on stderr; on a terminal, columns for people. Returns where they go out."""
+    outlet = Outlet()
     is_terminal = sys.stderr.isatty()
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -29,6 +30,7 @@ def configure() -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Outlet())),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", outlet)),
         cache_logger_on_first_use=True,
     )
+    return outlet

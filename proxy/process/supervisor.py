@@ -20,8 +20,10 @@ from proxy.control.controller import Controller
 from proxy.control.ledger import BindProblems
 from proxy.control.refusal import Refusal
 from proxy.process import events
+from proxy.process.cores import usable_cores
 from proxy.process.loop import run
 from proxy.process.notify import notify
+from proxy.process.outlet import Outlet
 from proxy.process.workforce import Workforce
 from proxy.stats import SlotTable
 from proxy.tasks import spawn
@@ -34,7 +36,7 @@ log = structlog.get_logger("turnout.process")
 
 def main(config_path: str) -> int:
     """Run the proxy on a configuration file until it is told to stop; returns the exit code."""
-    events.configure()
+    outlet = events.configure()
     try:
         loaded = load_file(config_path, os.environ)
     except ConfigInvalid as invalid:
@@ -42,15 +44,16 @@ def main(config_path: str) -> int:
             print(problem, file=sys.stderr)  # noqa: T201 - for the person who started it
         return USAGE
     _raise_descriptor_limit()
-    return run(_Supervisor(loaded).run())
+    return run(_Supervisor(loaded, outlet).run())
 
 
 class _Supervisor:
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, outlet: Outlet) -> None:
         config = loaded.config
         count = config.workers if isinstance(config.workers, int) else usable_cores()
         slots = SlotTable(count)
         self._config = config
+        self._outlet = outlet
         self._workforce = Workforce(count, slots)
         self._controller = Controller(loaded, self._workforce, slots, environ=os.environ)
         self._admin = self._make_admin()
@@ -66,6 +69,7 @@ class _Supervisor:
                 totals=self._workforce.totals,
                 workers=self._workforce.workers,
                 config=lambda: controller.status()["config"],
+                own_lines_dropped=lambda: self._outlet.dropped,
             ),
             bind=admin.bind,
             tokens=Tokens(
@@ -129,11 +133,6 @@ class _Supervisor:
 
     def _on_reload_signal(self) -> None:
         spawn(self._controller.reload(who="signal"), name="reload", report=_report)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _raise_descriptor_limit() -> None:

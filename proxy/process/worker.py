@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from proxy import stats
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.plane import Plane
 from proxy.errors import Fault
@@ -34,8 +35,8 @@ class Worker:
         self, slot: int, workers: int, channel_fd: int, counters_fd: int, board_fd: int
     ) -> None:
         self._slot = slot
-        self._outlet = Outlet()
         self._counters = CounterBlock(counters_fd)
+        self._outlet = Outlet(dropped=self._note_dropped)
         self._board = CounterBlock(board_fd, is_readonly=True)
         self._plane = Plane(
             asyncio.get_running_loop(),
@@ -45,6 +46,7 @@ class Worker:
             workers=workers,
             report=self._report,
             note=self._note,
+            tell=lambda event, facts: self._event(event, **facts),
         )
         self._messages: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
         self._done = asyncio.Event()
@@ -81,6 +83,15 @@ class Worker:
         elif kind == "in_flight":
             items = self._plane.in_flight(message["service"], message["pool"])
             self._channel.send({"kind": "in_flight", "id": message["id"], "items": items})
+        elif kind == "warm":  # beside the other messages: it waits for connections
+            spawn(self._warm(message), name="warm", report=self._report)
+
+    async def _warm(self, message: Message) -> None:
+        try:
+            wait_s = float(message["wait_s"])
+            await self._plane.warm(message["service"], message["pool"], wait_s)
+        finally:
+            self._channel.send({"kind": "warmed", "id": message["id"]})
 
     async def _apply(self, message: Message, descriptors: list[int]) -> None:
         sockets = {
@@ -97,6 +108,9 @@ class Worker:
             gc.freeze()
 
     # ---- events, as structured lines on stderr ----
+
+    def _note_dropped(self, total: int) -> None:
+        self._counters.words[stats.W_EVENTS_DROPPED] = total
 
     def _event(self, event: str, **facts: Any) -> None:
         line = {"event": event, "level": "warning", "worker": self._slot, **facts}

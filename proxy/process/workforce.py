@@ -17,10 +17,13 @@ from typing import Any
 
 import structlog
 
+from proxy import stats
 from proxy.control.fleet import InFlight, WorkerState
 from proxy.dataplane.access_log import LOG_FLAGS, LOG_MODE
 from proxy.model import Snapshot
+from proxy.process import heartbeat
 from proxy.process.channel import Channel
+from proxy.process.heartbeat import Heartbeats
 from proxy.process.messages import Message, from_plain
 from proxy.process.sockets import SocketTable
 from proxy.stats import BLOCK_WORDS, Board, CounterBlock, SlotTable, Totals
@@ -30,6 +33,10 @@ APPLY_S = 10.0
 """A worker that has not confirmed a snapshot by then is stuck, and is replaced."""
 ASK_S = 1.0
 """Workers that do not answer a question by then are left out of the answer."""
+WARM_S = 0.5
+"""How long a change waits for connections to be opened ahead of it: it may be an urgent one."""
+WARM_ANSWER_S = 0.25
+"""And for the workers to say so."""
 YOUNG_S = 2.0
 """A worker that dies younger than this is part of a crash loop."""
 MAX_BACKOFF_S = 5.0
@@ -82,6 +89,8 @@ class Workforce:
         self._generations = itertools.count(1)
         self._questions = itertools.count(1)
         self._answers: dict[int, tuple[set[int], list[InFlight], asyncio.Event]] = {}
+        self._heartbeats: Heartbeats[WorkerProcess] = Heartbeats()
+        self._looking: asyncio.Task[None] | None = None
         self._snapshot: Snapshot | None = None
         self._is_stopping = False
 
@@ -103,6 +112,10 @@ class Workforce:
         """
         return log_problems(snapshot.access_log.path) or self._sockets.open_for(snapshot)
 
+    def keep_binds(self, snapshot: Snapshot) -> None:
+        """Close the sockets that `snapshot` does not need."""
+        self._sockets.close_all_but(snapshot)
+
     async def apply(self, snapshot: Snapshot) -> None:
         """Have every worker serve `snapshot`; one that does not confirm in time is replaced.
 
@@ -120,6 +133,18 @@ class Workforce:
 
     async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
         """Ask the workers; those that do not answer within a second are left out."""
+        question = {"kind": "in_flight", "service": service, "pool": pool}
+        items = await self._ask(question, ASK_S)
+        items.sort(key=lambda item: -item.age_s)
+        return items[:limit]
+
+    async def warm(self, service: str, pool: str) -> None:
+        """Have connections opened; what is not open in time does not matter."""
+        question = {"kind": "warm", "service": service, "pool": pool, "wait_s": WARM_S}
+        await self._ask(question, WARM_S + WARM_ANSWER_S)
+
+    async def _ask(self, question: Message, timeout_s: float) -> list[InFlight]:
+        """What the workers that answer in time say."""
         asked = {w.generation: w for w in self._workers if w is not None and not w.is_dead}
         if not asked:
             return []
@@ -127,18 +152,16 @@ class Workforce:
         done = asyncio.Event()
         items: list[InFlight] = []
         self._answers[number] = (set(asked), items, done)
-        question = {"kind": "in_flight", "id": number, "service": service, "pool": pool}
         for worker in asked.values():
-            worker.send(question)
+            worker.send({**question, "id": number})
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(timeout_s):
                 await done.wait()
         except TimeoutError:
             pass
         finally:
             del self._answers[number]
-        items.sort(key=lambda item: -item.age_s)
-        return items[:limit]
+        return items
 
     def workers(self) -> list[WorkerState]:
         return [
@@ -159,10 +182,13 @@ class Workforce:
         """Start every worker; they serve with the first snapshot applied."""
         for slot in range(self._count):
             await self._start_worker(slot)
+        self._looking = spawn(self._look_for_stuck(), name="heartbeats", report=_report)
 
     async def stop(self, grace_s: float) -> None:
         """Have the workers finish what is in flight within `grace_s`; then they are killed."""
         self._is_stopping = True
+        if self._looking is not None:
+            self._looking.cancel()
         self._sockets.close_all()
         living = [w for w in self._workers if w is not None and not w.is_dead]
         for worker in living:
@@ -255,6 +281,21 @@ class Workforce:
         worker.kill()
         return worker if killed is None else None
 
+    async def _look_for_stuck(self) -> None:
+        """Replace workers that stand still, though no change is waiting for them."""
+        while not self._is_stopping:
+            await asyncio.sleep(heartbeat.LOOK_EVERY_S)
+            living = {
+                worker: int(worker.counters.words[stats.W_HEARTBEAT_MS])
+                for worker in self._workers
+                if worker is not None and worker.counters is not None and not worker.is_dead
+            }
+            if self._snapshot is None:
+                continue  # they have nothing to do yet
+            for worker in self._heartbeats.look(living):
+                log.error("worker_stuck", worker=worker.slot, pid=worker.process.pid)
+                worker.kill()
+
     async def _watch(self, worker: WorkerProcess) -> None:
         """Wait for the worker's end, keep its counts, and start its replacement."""
         status = await worker.process.wait()
@@ -303,7 +344,7 @@ class Workforce:
         if message["kind"] == "applied":
             worker.revision = max(worker.revision, int(message["revision"]))
             worker.moved.set()
-        elif message["kind"] == "in_flight":
+        elif message["kind"] in {"in_flight", "warmed"}:
             self._on_answer(worker, message)
 
     def _on_answer(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
@@ -311,7 +352,7 @@ class Workforce:
         if waiting is None:
             return
         asked, items, done = waiting
-        items += [from_plain(InFlight, item) for item in message["items"]]
+        items += [from_plain(InFlight, item) for item in message.get("items", ())]
         asked.discard(worker.generation)
         if not asked:
             done.set()

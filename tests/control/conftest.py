@@ -84,6 +84,9 @@ class FakeFleet:
         self.applied: list[Snapshot] = []
         self.bind_problems: list[str] = []
         self.items: list[InFlight] = []
+        self.kept_binds: list[int] = []
+        self.warmed: list[tuple[str, str, int]] = []
+        self.warm_error: Exception | None = None
         self.apply_error: Exception | None = None
         self.before_apply: Callable[[], Awaitable[None]] | None = None
         self.blocks = [_block(name) for name in ("first", "second")]
@@ -91,6 +94,14 @@ class FakeFleet:
             self.totals.add(number, block.words)
         self._board = _block("board")
         self.board = Board(self._board.words, len(self.blocks))
+
+    def keep_binds(self, snapshot: Snapshot) -> None:
+        self.kept_binds.append(snapshot.revision)
+
+    async def warm(self, service: str, pool: str) -> None:
+        self.warmed.append((service, pool, self.applied[-1].revision))
+        if self.warm_error:
+            raise self.warm_error
 
     def check_binds(self, snapshot: Snapshot) -> list[str]:
         assert snapshot.listeners

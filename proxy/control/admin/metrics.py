@@ -49,6 +49,8 @@ class Instruments:
     workers: Callable[[], Sequence[WorkerState]]
     config: Callable[[], Mapping[str, Any]]
     """The part `config` of the status: `loaded_at` and `last_error`."""
+    own_lines_dropped: Callable[[], int] = lambda: 0
+    """Lines of events that the supervisor could not write."""
 
 
 def render(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -225,8 +227,26 @@ class FleetCollector(Collector):
             "Lines of the access log given up because they could not be written in time.",
             self._instruments.totals.counter(stats.W_LOG_DROPPED),
         )
+        yield CounterMetricFamily(
+            "turnout_log_lines_dropped",
+            "Events given up because nobody read them in time, of supervisor and workers.",
+            self._instruments.totals.counter(stats.W_EVENTS_DROPPED)
+            + self._instruments.own_lines_dropped(),
+        )
+        yield self._lookups()
         yield InfoMetricFamily("turnout_build", "The program.", {"version": __version__})
         yield from self._processes(workers)
+
+    def _lookups(self) -> Metric:
+        lookups = CounterMetricFamily(
+            "turnout_dns_lookups",
+            "Lookups of endpoints' names, by each worker for itself.",
+            labels=("outcome",),
+        )
+        counter = self._instruments.totals.counter
+        lookups.add_metric(("found",), counter(stats.W_LOOKUPS))
+        lookups.add_metric(("failed",), counter(stats.W_LOOKUPS_FAILED))
+        return lookups
 
     def _processes(self, workers: Sequence[WorkerState]) -> Iterator[Metric]:
         cpu = CounterMetricFamily(

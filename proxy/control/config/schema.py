@@ -274,6 +274,11 @@ class ServiceTimeouts(Section):
     upstream_idle: Duration = Field(
         default=60.0, description="How long an unused connection to an endpoint is kept."
     )
+    upstream_max_age: PositiveDuration = Field(
+        default=3600.0,
+        description="How old a connection to an endpoint may become, a tenth more or less; an "
+        "older one gets no further request.",
+    )
     tunnel_idle: PositiveDuration = Field(
         default=600.0, description="The longest silence of both sides of a WebSocket or tunnel."
     )
@@ -328,6 +333,11 @@ class ServiceDefaults(Section):
         default=ServiceTimeouts(), description="Patience with endpoints and bodies."
     )
     limits: ServiceLimits = Field(default=ServiceLimits(), description="Bounds on requests.")
+    warm_connections: Annotated[int, *integer(0, 8, "a number")] = Field(
+        default=1,
+        description="Connections that each worker opens ahead to every endpoint of a pool that is "
+        "about to get more traffic. 0 opens none: for servers that serve one connection at a time.",
+    )
     drain: DrainConfig = Field(
         default=DrainConfig(), description="Deadlines for what is in flight in a pool that is left."
     )

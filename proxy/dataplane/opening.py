@@ -1,0 +1,102 @@
+"""Opening connections to endpoints: at one of a name's addresses, and ahead of the traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.dataplane.live import EndpointLive, PoolLive
+from proxy.dataplane.resolve import HostName
+from proxy.dataplane.upstream import Upstream
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from proxy.dataplane.plane import Plane
+
+MOST_AHEAD = 256
+"""Connections that one call opens ahead at most."""
+
+
+async def opened(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> Upstream:
+    """A new connection; OSError or TimeoutError. The caller bounds the whole by `timeout_s`."""
+
+    def made() -> Upstream:
+        connection = Upstream(endpoint)
+        connection.born = connection.idle_since = plane.clock.now
+        connection.limit_age(endpoint.max_age_s)
+        return connection
+
+    if endpoint.path:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_unix_connection(made, endpoint.path))[1]
+    if endpoint.name is None:
+        return await _connected(made, endpoint.host, endpoint.port)
+    return await _opened_in_turn(made, endpoint.name, plane, timeout_s)
+
+
+async def _opened_in_turn(
+    made: Callable[[], Upstream], name: HostName, plane: Plane, timeout_s: float
+) -> Upstream:
+    """Try one address after the other; each has a fair part of the time that is left."""
+    ends = time.monotonic() + timeout_s
+    order = await plane.resolver.addresses(name)
+    problem: OSError = ConnectionRefusedError()
+    for index, address in enumerate(order):
+        part_s = (ends - time.monotonic()) / (len(order) - index)
+        try:
+            async with asyncio.timeout(part_s):
+                connection = await _connected(made, address, name.port)
+        except OSError as error:  # TimeoutError is one, too
+            name.pass_over(address, plane.clock.now)
+            problem = error
+        else:
+            connection.address = address
+            if address not in name.addresses:  # it went while we connected
+                connection.retire()
+            return connection
+    raise problem
+
+
+async def _connected(made: Callable[[], Upstream], address: str, port: int) -> Upstream:
+    """Connect to an IP address: nothing is left to be looked up."""
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(made, address, port, flags=socket.AI_NUMERICHOST))[1]
+
+
+async def warm(plane: Plane, pool: PoolLive, count: int, timeout_s: float) -> int:
+    """Have `count` idle connections at every endpoint that may get traffic; how many were opened.
+
+    What fails is left to the requests to find out. They survive in a pool that still drains,
+    but not for long if no traffic comes.
+    """
+    missing = [
+        endpoint
+        for endpoint in pool.ready
+        if endpoint.unreachable_until <= plane.clock.now
+        for _ in range(count - len(endpoint.idle))
+    ][:MOST_AHEAD]
+    if not missing:
+        return 0
+    tasks = {
+        spawn(_open_ahead(endpoint, plane, timeout_s), name="warm", report=plane.report)
+        for endpoint in missing
+    }
+    await asyncio.wait(tasks)
+    return sum(task.result() for task in tasks)
+
+
+async def _open_ahead(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await opened(endpoint, plane, timeout_s)
+    except OSError:
+        return False
+    if endpoint.drain is not None or endpoint.gone or plane.is_ending:
+        connection.close()
+        return False
+    connection.is_ahead = True
+    endpoint.idle.append(connection)
+    return True
