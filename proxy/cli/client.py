@@ -15,8 +15,13 @@ from urllib.parse import quote
 from proxy.cli.address import AdminAddress
 from proxy.cli.exits import CommandError, ExitCode
 
-CALL_TIMEOUT_S: Final = 30.0
-"""A change answers after every worker has applied it, a switch after its probes: seconds at worst."""
+CONNECT_TIMEOUT_S: Final = 10.0
+"""Nobody who is there takes longer to accept."""
+LOOK_TIMEOUT_S: Final = 30.0
+"""Looking is answered from memory."""
+CHANGE_TIMEOUT_S: Final = 150.0
+"""A change waits for the one before it, for its probes, and until every worker has applied it; when
+workers are stuck and replaced, the proxy itself gives up after a minute for each change."""
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
 
 
@@ -40,32 +45,43 @@ class RefusedError(CommandError):
 class AdminClient:
     """Calls the admin API at `address`; every call has an end within its `timeout_s`.
 
-    Raises RefusedError for a problem document and CommandError (6) when nobody answers.
+    Raises RefusedError for a problem document and CommandError when nobody answers: 6, but 5
+    for a change that was asked for, since it may go on.
     """
 
     def __init__(self, address: AdminAddress, token: str | None) -> None:
         self.address = address
         self._token = _clean(token)
 
-    def get(self, path: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Answer:
+    def get(self, path: str, *, timeout_s: float = LOOK_TIMEOUT_S) -> Answer:
         return self._call("GET", path, None, timeout_s)
 
-    def put(self, path: str, body: dict[str, Any]) -> Answer:
-        return self._call("PUT", path, body, CALL_TIMEOUT_S)
+    def put(
+        self, path: str, body: dict[str, Any], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> Answer:
+        return self._call("PUT", path, body, timeout_s)
 
-    def post(self, path: str, body: dict[str, Any]) -> Answer:
-        return self._call("POST", path, body, CALL_TIMEOUT_S)
+    def post(
+        self, path: str, body: dict[str, Any], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> Answer:
+        return self._call("POST", path, body, timeout_s)
 
     def _call(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> Answer:
-        connection = _connect(self.address, timeout_s)
+        connection = _connection(self.address, min(timeout_s, CONNECT_TIMEOUT_S))
+        is_asked = False
         try:
             content = None if body is None else json.dumps(body).encode()
+            connection.connect()
+            connection.sock.settimeout(timeout_s)
+            is_asked = body is not None
             connection.request(method, self._path(path), content, self._headers(content))
             response = connection.getresponse()
             answer = _answer(response.status, response.read(LARGEST_ANSWER), self.address)
         except TimeoutError as error:
+            if is_asked:
+                raise _unanswered(timeout_s) from error
             raise self._unreachable(f"no answer within {timeout_s:g} s") from error
         except (OSError, HTTPException) as error:
             raise self._unreachable(_reason(error)) from error
@@ -128,7 +144,15 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._socket_path)
 
 
-def _connect(address: AdminAddress, timeout_s: float) -> HTTPConnection:
+def _unanswered(timeout_s: float) -> CommandError:
+    return CommandError(
+        ExitCode.TIMED_OUT,
+        f"Turnout took the order but has not answered within {timeout_s:g} s; the change may"
+        " still be going on, or be done: look with 'turnout status' and 'turnout decisions'",
+    )
+
+
+def _connection(address: AdminAddress, timeout_s: float) -> HTTPConnection:
     if address.scheme == "unix":
         return _UnixConnection(address.path, timeout_s)
     kind = HTTPSConnection if address.scheme == "https" else HTTPConnection

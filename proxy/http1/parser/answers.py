@@ -20,6 +20,7 @@ from proxy.http1.parser.framing import (
     CONTROLS,
     OVERHEAD,
     checked_trailers,
+    collected,
     length_of,
     split_at,
     words,
@@ -292,14 +293,7 @@ class ResponseParser:
             return
         if lower == b"connection" and value in _USUAL_CONNECTION:
             return  # should_keep_alive() says it
-        special = self._special
-        if special is None:
-            special = self._special = {}
-        if lower in special:
-            if lower == b"transfer-encoding":
-                raise Malformed("there are several Transfer-Encoding headers")
-            value = special[lower] + b", " + value
-        special[lower] = value
+        self._special = collected(self._special, lower, value)
 
     def on_headers_complete(self) -> None:
         parser = self._parser

@@ -1,4 +1,4 @@
-"""What both parsers refuse alike: lengths beyond measure, trailers that would be framing."""
+"""What both parsers read and refuse alike: headers of framing, their lengths, and trailers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def length_of(value: bytes) -> int:
     if length > MAX_LENGTH:
         raise Malformed("the Content-Length is beyond all measure")
     return length
+
+
+def collected(special: dict[bytes, bytes] | None, lower: bytes, value: bytes) -> dict[bytes, bytes]:
+    """Add a header that is read and not passed on; one that is repeated becomes a list."""
+    if special is None:
+        return {lower: value}
+    if lower in special:
+        if lower == b"transfer-encoding":
+            raise Malformed("there are several Transfer-Encoding headers")
+        value = special[lower] + b", " + value
+    special[lower] = value
+    return special
 
 
 def words(error: httptools.HttpParserError) -> str:

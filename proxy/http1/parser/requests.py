@@ -20,7 +20,14 @@ from proxy.http1.headers import (
     without,
 )
 from proxy.http1.message import Malformed, RequestHead
-from proxy.http1.parser.framing import OVERHEAD, checked_trailers, length_of, split_at, words
+from proxy.http1.parser.framing import (
+    OVERHEAD,
+    checked_trailers,
+    collected,
+    length_of,
+    split_at,
+    words,
+)
 
 # RFC 9110 section 9.3, RFC 5789, WebDAV (RFC 4918, 3253, 3648, 3744, 5323, 5842), CalDAV,
 # UPnP, PURGE and QUERY. What llhttp knows beyond these is RTSP or Icecast.
@@ -251,14 +258,7 @@ class RequestParser:
         elif lower == b"cookie":
             self._cookie = value if self._cookie is None else self._cookie + b"; " + value
         elif lower not in LOOK_ALIKES:
-            special = self._special
-            if special is None:
-                special = self._special = {}
-            if lower in special:
-                if lower == b"transfer-encoding":
-                    raise Malformed("there are several Transfer-Encoding headers")
-                value = special[lower] + b", " + value
-            special[lower] = value
+            self._special = collected(self._special, lower, value)
 
     def on_headers_complete(self) -> None:
         text = self._partial + self._piece if self._partial else self._piece
