@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from proxy.cli.address import parse_address
-from proxy.cli.client import AdminClient, RefusedError, actor, service_path
+from proxy.cli.client import CHANGE_TIMEOUT_S, AdminClient, RefusedError, actor, service_path
 from proxy.cli.exits import CommandError, ExitCode
+from proxy.control.ledger import APPLY_S
 
 Build = Callable[..., Any]
 
@@ -135,6 +136,20 @@ def test_an_admin_that_stays_silent_is_given_up(talker: Callable[[bytes], str]) 
     with pytest.raises(CommandError, match=r"no answer within 0\.2 s") as caught:
         client(talker(b"")).get("/v1/status", timeout_s=0.2)
     assert caught.value.code == ExitCode.UNREACHABLE
+
+
+def test_a_change_that_is_not_answered_in_time_may_still_be_going_on(
+    talker: Callable[[bytes], str],
+) -> None:
+    with pytest.raises(
+        CommandError, match=r"took the order.* within 0\.2 s.*turnout status"
+    ) as caught:
+        client(talker(b"")).post("/v1/config/reload", {}, timeout_s=0.2)
+    assert caught.value.code == ExitCode.TIMED_OUT
+
+
+def test_a_change_is_waited_for_longer_than_the_proxy_may_take() -> None:
+    assert CHANGE_TIMEOUT_S > 2 * APPLY_S
 
 
 @pytest.mark.parametrize(

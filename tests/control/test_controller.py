@@ -188,6 +188,34 @@ async def test_a_rollback_needs_only_one_endpoint(world: World) -> None:
     await controller.rollback("shop", who="ann")
 
 
+# ---- connections ahead of traffic ----
+
+
+async def test_a_pool_that_gets_more_is_warmed_before_it_gets_it(world: World) -> None:
+    controller = await world.start()
+    await controller.set_weights("shop", {"blue": Decimal(90), "green": Decimal(10)}, who="ann")
+    assert world.fleet.warmed == [("shop", "green", 1)], "at the revision before the change"
+    await controller.switch("shop", "green", who="ann")
+    assert world.fleet.warmed[1:] == [("shop", "green", 2)]
+    await controller.rollback("shop", who="ann")
+    assert [pool for _, pool, _ in world.fleet.warmed[2:]] == ["blue"]
+
+
+async def test_what_is_refused_warms_nothing(world: World) -> None:
+    controller = await world.start()
+    world.probes.problems["127.0.0.1:9101"] = "connection refused"
+    with pytest.raises(Refused):
+        await controller.switch("shop", "green", who="ann")
+    assert world.fleet.warmed == []
+
+
+async def test_warming_that_fails_fails_no_change(world: World) -> None:
+    controller = await world.start()
+    world.fleet.warm_error = RuntimeError("no")
+    view = await controller.switch("shop", "green", who="ann")
+    assert view["active"] == "green"
+
+
 # ---- one after the other, to the end ----
 
 

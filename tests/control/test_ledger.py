@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from proxy.control.config.load import load_text
 from proxy.control.decision import Decision
 from proxy.control.ledger import BindProblems, Ledger
-from proxy.control.refusal import Refused
+from proxy.control.refusal import Refused, Unavailable
 from proxy.control.reload import Circumstances, resume
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
@@ -58,6 +59,21 @@ async def test_only_the_services_that_change_get_the_new_revision(ledger: Ledger
     assert revisions == {"shop": 1, "blog": 2}
     await ledger.commit(Step(setup=ledger.setup, touched=frozenset({"shop"})))
     assert ledger.setup.states["shop"].revision == 3
+
+
+async def test_sockets_opened_for_a_change_that_is_not_stored_are_closed(
+    ledger: Ledger, world: World, tmp_path: Path
+) -> None:
+    await ledger.commit(first(ledger), check_binds=True)
+    other = sqlite3.connect(tmp_path / "other" / "turnout.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable):
+            await ledger.commit(rotated(ledger, "blog"), check_binds=True)
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+    assert world.fleet.kept_binds == [1], "those of the revision in force are kept"
 
 
 async def test_sockets_that_cannot_be_opened_change_nothing(ledger: Ledger, world: World) -> None:

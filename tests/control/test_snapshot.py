@@ -35,7 +35,8 @@ services:
     sticky: {by: cookie, cookie: t, max_idle: 10m, on_zero: finish, endpoint: true}
     preview: {secret: s3cret}
     balance: hash
-    timeouts: {connect: 1s}
+    timeouts: {connect: 1s, upstream_max_age: 5m}
+    warm_connections: 2
     limits: {max_body: 1KiB}
     headers: {expose_pool: true}
     drain: {requests: 30s, streams: 5m, spread: 10s}
@@ -88,6 +89,7 @@ def test_what_the_file_says_reaches_the_workers(config: Config, shop_state: Serv
     )
     assert (service.balance, service.max_body, service.expose_pool) == ("hash", 1024, True)
     assert service.timeouts.connect_s == 1.0
+    assert (service.timeouts.upstream_max_age_s, service.warm_connections) == (300.0, 2)
 
 
 def test_areas_do_not_move_between_snapshots(config: Config, shop_state: ServiceState) -> None:

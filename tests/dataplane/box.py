@@ -13,6 +13,7 @@ from proxy import stats
 from proxy.clock import Clock
 from proxy.dataplane.live import EndpointLive, PoolLive
 from proxy.dataplane.plane import Plane
+from proxy.dataplane.resolve import Resolve, system_resolve
 from proxy.model import WHOLE, AccessLog, Endpoint, Listener, Pool, Route, Service, Snapshot
 from proxy.stats import Board, SlotTable
 from tests.e2e.wire import Wire
@@ -86,9 +87,9 @@ class Scripted:
         self._running: set[asyncio.Task[None] | None] = set()
         self.address = ""
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._connected, host, port)
+        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def connections(self) -> int:
@@ -128,7 +129,7 @@ class Scripted:
 class Box:
     """The plane, its counters, its endpoints and its clients; `end` looks for what leaks."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, resolve: Resolve = system_resolve) -> None:
         self._memory = bytearray(WORDS * 8)
         self.words = memoryview(self._memory).cast("q")
         self.slots = SlotTable()
@@ -147,7 +148,9 @@ class Box:
             workers=1,
             report=lambda name, error: self.problems.append((name, error)),
             note=lambda _, fault, detail: self.notes.append(f"{fault.error}: {detail}"),
+            tell=lambda event, facts: self.notes.append(f"{event}: {facts}"),
             clock=clock,
+            resolve=resolve,
         )
         self.revision = 0
         self.socket = socket.socket()
@@ -160,9 +163,11 @@ class Box:
 
     # ---- what a test says ----
 
-    async def endpoint(self, play: Play = always_ok) -> Scripted:
+    async def endpoint(
+        self, play: Play = always_ok, host: str = "127.0.0.1", port: int = 0
+    ) -> Scripted:
         endpoint = Scripted(play)
-        await endpoint.start()
+        await endpoint.start(host, port)
         self.endpoints.append(endpoint)
         return endpoint
 

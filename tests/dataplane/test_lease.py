@@ -140,3 +140,55 @@ async def test_a_drained_endpoint_keeps_no_connection(box: Box) -> None:
     await until(lambda: not box.live(endpoint).open, "its connection is closed")
     assert (await wire.request("/")).status == 200
     assert (endpoint.connections, other.connections) == (1, 1)
+
+
+async def test_a_connection_that_is_too_old_serves_no_further_request(
+    still: Box, clock: ManualClock
+) -> None:
+    endpoint = await still.endpoint()
+    await still.serve(endpoint, timeouts=Timeouts(upstream_max_age_s=100, upstream_idle_s=1000))
+    await _keep(still, endpoint, 3)
+    await _advance(still, clock, 89)
+    assert len(still.live(endpoint).idle) == endpoint.connections, "none of them yet"
+    await _advance(still, clock, 22)
+    await until(lambda: not still.live(endpoint).open, "they are closed")
+
+
+async def test_a_connection_that_is_too_old_is_not_kept_after_its_answer(
+    still: Box, clock: ManualClock
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await go.wait()
+        await peer.send(OK)
+        await peer.gone()
+
+    go = asyncio.Event()
+    endpoint = await still.endpoint(play)
+    await still.serve(endpoint, timeouts=Timeouts(upstream_max_age_s=10))
+    asking = still.loop.create_task((await still.client()).request("/"))
+    await until(lambda: endpoint.connections, "it is in flight")
+    await _advance(still, clock, 12)
+    go.set()
+    assert (await asking).status == 200
+    await until(lambda: not still.live(endpoint).open, "it is closed")
+
+
+async def test_connections_opened_together_do_not_end_together(still: Box) -> None:
+    endpoint = await still.endpoint()
+    await still.serve(endpoint, timeouts=Timeouts(upstream_max_age_s=100), warm_connections=8)
+    await still.plane.warm("shop", "blue", 1.0)
+    ends = {connection.ends_at - connection.born for connection in still.live(endpoint).open}
+    assert len(ends) == 8
+    assert all(90 <= each <= 110 for each in ends)
+
+
+async def test_a_new_age_holds_for_connections_that_are_open(
+    still: Box, clock: ManualClock
+) -> None:
+    endpoint = await still.endpoint()
+    await still.serve(endpoint, timeouts=Timeouts(upstream_idle_s=1000))
+    await _keep(still, endpoint, 1)
+    await _advance(still, clock, 60)
+    await still.serve(endpoint, timeouts=Timeouts(upstream_idle_s=1000, upstream_max_age_s=30))
+    await until(lambda: not still.live(endpoint).open, "it is closed")

@@ -63,7 +63,7 @@ def test_no_page_has_a_line_number_or_a_thing_left_to_do(page: Path) -> None:
 
 def test_every_decision_has_a_number_of_its_own_a_title_and_a_date() -> None:
     numbers = [int(page.name[:4]) for page in DECISIONS]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(set(numbers)) == len(numbers)
     for page in DECISIONS:
         title, blank, date = page.read_text(encoding="utf-8").splitlines()[:3]
         assert title.startswith("# "), page.name

@@ -39,6 +39,20 @@ async def test_twenty_switches_under_load_lose_nothing_and_are_never_late(stage:
         assert [seen for seen in within if seen.pool != to] == []
 
 
+def test_after_a_switch_every_worker_has_a_connection_open_before_a_request_comes(
+    stage: Stage,
+) -> None:
+    turnout = stage.turnout(stage.origin("blue"), stage.origin("green", "v1", 2), workers=2)
+    turnout.switch("green")
+    deadline = time.monotonic() + 3
+    while True:
+        green = turnout.service()["pools"]["green"]["endpoints"]
+        if [each["idle"] for each in green] == [2, 2]:
+            break
+        assert time.monotonic() < deadline, green
+        time.sleep(0.05)
+
+
 async def test_the_request_after_a_change_sees_it_on_any_connection(stage: Stage) -> None:
     turnout = stage.turnout(stage.origin("blue"), stage.origin("green"), workers=2)
     for to in ("green", "blue", "green"):

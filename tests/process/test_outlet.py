@@ -26,7 +26,8 @@ def test_a_reader_that_does_not_read_holds_nobody_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "MAX_WAITING", 100)
     monkeypatch.setattr(module, "LAST_S", 0.1)
     reading, writing = os.pipe()
-    outlet = Outlet(writing)
+    told: list[int] = []
+    outlet = Outlet(writing, dropped=told.append)
     began_s = time.monotonic()
     for _ in range(1000):
         outlet.write("x" * 1000 + "\n")
@@ -36,4 +37,5 @@ def test_a_reader_that_does_not_read_holds_nobody_up(monkeypatch: pytest.MonkeyP
     os.close(reading)  # the thread's write fails, and it ends
     outlet._thread.join(5)
     assert not outlet._thread.is_alive()
+    assert told[-1] == outlet.dropped
     os.close(writing)

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from proxy import stats
+from proxy.model import Listener
+from proxy.process import heartbeat
 from proxy.process import workforce as module
 
 Until = Callable[..., Awaitable[None]]
@@ -79,9 +82,9 @@ async def test_gauges_die_with_their_worker(crew: Crew, until: Until) -> None:
 async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
+    await crew.start()
     monkeypatch.setattr(module, "APPLY_S", 1.0)
     monkeypatch.setattr(module, "ASK_S", 0.2)
-    await crew.start()
     stuck, healthy = crew.note()
     os.kill(stuck, signal.SIGSTOP)
     assert await crew.force.in_flight("shop", None, 10) == [], "questions are bounded too"
@@ -93,6 +96,51 @@ async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     assert [worker.revision for worker in crew.force.workers()] == [crew.revision] * 2
     for _ in range(10):
         assert (await crew.get()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_frozen_worker_is_replaced_without_a_change(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.2)
+    await crew.start()
+    frozen, healthy = crew.note()
+    os.kill(frozen, signal.SIGSTOP)
+    await until(lambda: frozen not in crew.note() and crew.up() == 2, "it is replaced", 30)
+    assert healthy in crew.note()
+    assert [worker.restarts for worker in crew.force.workers()] == [1, 0]
+    for _ in range(10):
+        assert (await crew.get()).startswith(b"HTTP/1.1 200")
+
+
+async def test_warming_has_every_worker_open_a_connection(crew: Crew, until: Until) -> None:
+    await crew.start()
+    await crew.force.warm("shop", "blue")
+    open_now = crew.slots.slot("endpoint", 0) + stats.E_OPEN
+    await until(lambda: crew.force.totals.gauge(open_now) == 2, "each has one")
+    await crew.force.warm("shop", "no such pool")
+
+
+async def test_warming_does_not_wait_for_a_frozen_worker(crew: Crew) -> None:
+    await crew.start()
+    os.kill(crew.note()[0], signal.SIGSTOP)
+    began = time.monotonic()
+    await crew.force.warm("shop", "blue")
+    assert time.monotonic() - began < 3
+
+
+async def test_sockets_of_a_change_that_was_given_up_are_closed(crew: Crew) -> None:
+    await crew.start()
+    before = crew.snapshot()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    more = replace(before, listeners=(*before.listeners, Listener(bind=f"127.0.0.1:{port}")))
+    assert crew.force.check_binds(more) == []
+    socket.create_connection(("127.0.0.1", port)).close()
+    crew.force.keep_binds(before)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    assert (await crew.get()).startswith(b"HTTP/1.1 200")
 
 
 async def test_workers_that_all_die_during_a_change_come_back_with_it(

@@ -97,6 +97,8 @@ async def test_every_name_of_the_contract_is_there(admin: Admin) -> None:
         "turnout_worker_up",
         "turnout_build_info",
         "turnout_access_log_dropped_total",
+        "turnout_log_lines_dropped_total",
+        "turnout_dns_lookups_total",
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",
     }
@@ -114,6 +116,9 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
         words[BLUE + stats.P_STALE] = 5
         words[GREEN + stats.P_PASSED_OVER] = 6
         words[stats.W_LOG_DROPPED] = 7
+        words[stats.W_EVENTS_DROPPED] = 8
+        words[stats.W_LOOKUPS] = 9
+        words[stats.W_LOOKUPS_FAILED] = 10
     found = await scrape(admin)
     assert blue(found, "turnout_requests_total", code_class="none") == 2
     assert blue(found, "turnout_requests_total", code_class="2xx") == 40
@@ -125,6 +130,9 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
     assert value(found, "turnout_retries_total", service="shop", outcome="stale_connection") == 10
     assert value(found, "turnout_retries_total", service="shop", outcome="passed_over") == 12
     assert value(found, "turnout_access_log_dropped_total") == 14
+    assert value(found, "turnout_log_lines_dropped_total") == 16
+    assert value(found, "turnout_dns_lookups_total", outcome="found") == 18
+    assert value(found, "turnout_dns_lookups_total", outcome="failed") == 20
 
 
 async def test_the_histogram_has_octaves_and_is_cumulative(admin: Admin) -> None:
