@@ -101,7 +101,7 @@ async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
 async def test_a_frozen_worker_is_replaced_without_a_change(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.3)
     await crew.start()
     frozen, healthy = crew.note()
     os.kill(frozen, signal.SIGSTOP)
