@@ -105,6 +105,23 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """New requests wait since `since_s`, each for `timeout_s` at most.
+
+    Once released, at `released_s`, those that waited are let go over `over_s`.
+    """
+
+    since_s: float
+    timeout_s: float = 30.0
+    most: int = 1000
+    """How many may wait, over all workers."""
+    most_bytes: int = 16 * 1024 * 1024
+    """How much of their bodies a worker keeps."""
+    released_s: float | None = None
+    over_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     name: str
     routes: tuple[Route, ...]
@@ -124,6 +141,9 @@ class Service:
     """Connections a worker opens ahead to each endpoint of a pool that is about to get traffic."""
     pass_pool: bool = True
     expose_pool: bool = False
+    health_path: str = ""
+    """Path of its health checks, which is answered during a hold; empty = it has none."""
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,14 @@ ENDPOINT_WORDS = 8
 
 SERVICE_WORDS = 32
 
+S_HELD = 24
+"""Gauges: requests that wait during a hold, and what is kept of their bodies."""
+S_HELD_BYTES = 25
+S_HELD_ENDS = 26
+"""One word for each of HELD_ENDS."""
+HELD_RELEASED, HELD_TIMED_OUT, HELD_REFUSED, HELD_CLIENT_GONE = 0, 1, 2, 3
+HELD_ENDS = ("released", "timed_out", "refused", "client_gone")
+
 # ---- a listener's area ----
 
 L_ACCEPTED = 0

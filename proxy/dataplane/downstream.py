@@ -233,6 +233,11 @@ class Downstream(asyncio.Protocol):
             self.transport.resume_reading()
 
     @property
+    def is_unread(self) -> bool:
+        """Nothing is read from the client, so its leaving goes unnoticed."""
+        return self._reading_paused
+
+    @property
     def ends_here(self) -> bool:
         """The answer being given is the last one: nothing waits behind it."""
         return self.is_ending and not self._waiting and self._last_words is None

@@ -124,7 +124,7 @@ class Exchange:
     # ---- the beginning ----
 
     def start(self) -> None:
-        """Decide where the request goes, and send it on its way."""
+        """Decide where the request goes, and send it on its way; once more after a hold."""
         plane, head = self.plane, self.head
         self.started = time.monotonic()
         self.touched = plane.clock.now
@@ -138,6 +138,8 @@ class Exchange:
         limit = service.spec.max_body
         if limit and (head.length > limit or self.bytes_in > limit):
             self.refuse(faults.BODY_TOO_LARGE, close=True)
+            return
+        if service.hold is not None and service.hold.takes(self):
             return
         self._decide(service, head)
         attempts.begin(self, None)
@@ -218,7 +220,15 @@ class Exchange:
             self._out += encode.chunk(data)
         else:
             self._out.append(data)
-        if self.upstream is None and self.bytes_in > BUFFERED:
+        if self.upstream is None:
+            self._keep_body(len(data))
+
+    def _keep_body(self, size: int) -> None:
+        """Bound what is kept of a body that has nowhere to go yet."""
+        service = self.service
+        if self.decision is None and service is not None and service.hold is not None:
+            service.hold.grew(self, size)
+        elif self.bytes_in > BUFFERED:
             self.client.pause_body()
 
     def _body_too_large(self) -> None:

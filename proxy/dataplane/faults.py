@@ -107,6 +107,18 @@ DRAINED = Fault(
     sentence="The release that was answering has been drained.",
     side=Side.PROXY,
 )
+HELD_TOO_LONG = Fault(
+    status=503,
+    error="destination_unavailable",
+    sentence="This service is on hold, and the request has waited as long as it may.",
+    side=Side.PROXY,
+)
+HELD_FULL = Fault(
+    status=503,
+    error="destination_unavailable",
+    sentence="This service is on hold, and as many requests wait as may.",
+    side=Side.PROXY,
+)
 
 
 def malformed(status: int, sentence: str) -> Fault:

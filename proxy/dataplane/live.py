@@ -22,6 +22,7 @@ from proxy.policy.split import Split
 from proxy.policy.sticky import StickyCookie, endpoint_mark, hash_of
 
 if TYPE_CHECKING:
+    from proxy.dataplane.hold import HoldQueue
     from proxy.dataplane.upstream import Upstream
 
 UNREACHABLE_S = 1.0
@@ -246,6 +247,7 @@ class ServiceLive:
         "by_name",
         "cookie",
         "header",
+        "hold",
         "key",
         "pools",
         "sequence",
@@ -256,6 +258,8 @@ class ServiceLive:
     def __init__(self, spec: Service, pools: list[PoolLive], before: ServiceLive | None) -> None:
         self.spec = spec
         self.pools = pools
+        self.hold: HoldQueue | None = None
+        """Where its new requests wait, during a hold."""
         self.by_name = {pool.name: pool for pool in pools}
         self.split = Split(_shares_of_new(spec.pools) or [WHOLE], spec.offset)
         self.sequence: Buckets = before.sequence if before else Buckets(random.randrange(WHOLE))

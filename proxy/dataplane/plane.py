@@ -19,6 +19,7 @@ from proxy.dataplane.deadlines import CoarseClock, Sweeper
 from proxy.dataplane.downstream import Downstream
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.forwarding import RequestIds
+from proxy.dataplane.hold import Holds
 from proxy.dataplane.listener import ListenerLive
 from proxy.dataplane.live import Live, Table
 from proxy.dataplane.resolve import Resolve, Resolver, Tell, system_resolve
@@ -63,6 +64,7 @@ class Plane:
         """When tunnels and event streams are told to end because the worker ends."""
         self.farewell_spread_s = 0.0
         self._live = Live(words, board)
+        self._holds = Holds(loop, self)
         self._listeners: dict[str, ListenerLive] = {}
         self._leaving: list[ListenerLive] = []
         self._log_spec = AccessLog(path="off")
@@ -78,6 +80,7 @@ class Plane:
         self.clock.tick()
         self._apply_log(snapshot.access_log)
         self.table = self._live.apply(snapshot)
+        self._holds.adopt(self.table.services)
         self._refresh_names()
         self.words[stats.W_REVISION] = snapshot.revision
         wanted = {spec.bind for spec in snapshot.listeners}
@@ -136,6 +139,7 @@ class Plane:
         """
         self.farewell_spread_s = grace_s / 2
         self.farewell_s = self.clock.now + grace_s / 2
+        self._holds.open(self.table.services)
         self.is_ending = True
         for bind in list(self._listeners):
             await self._close_listener(bind)
@@ -155,6 +159,7 @@ class Plane:
         self.is_ending = True
         self.resolver.close()
         self._sweeper.stop()
+        self._holds.close()
         for listener in self._listeners.values():
             listener.close()
         for connection in list(self.connections):
@@ -216,6 +221,7 @@ class Plane:
             )
         self._leaving = [listener for listener in self._leaving if listener.open]
         self._live.look()
+        self._holds.sweep(now)
         self._refresh_names()
         self._sweep_upstreams(now)
         if self.access_log is not None:

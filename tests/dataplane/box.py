@@ -191,13 +191,18 @@ class Box:
 
     def shop(self, *pools: Pool, **more: Any) -> Service:
         """The service `shop` with these pools, or with those of the lists given."""
+        name = more.pop("name", "shop")
         return Service(
-            name="shop",
+            name=name,
             routes=more.pop("routes", (Route(),)),
             pools=pools,
             active=pools[0].name,
+            slot=self.service_slot(name),
             **more,
         )
+
+    def service_slot(self, name: str = "shop") -> int:
+        return self.slots.slot(f"service {name}", stats.SERVICE_WORDS)
 
     async def serve(self, *members: Scripted | str, **service: Any) -> None:
         """Apply a service `shop` whose pool blue has all and these endpoints."""
@@ -248,6 +253,9 @@ class Box:
     def of_pool(self, word: int, name: str = "blue") -> int:
         slot = self.slots.slot(("pool", name), stats.POOL_WORDS)
         return int(self.words[slot + word])
+
+    def of_service(self, word: int, name: str = "shop") -> int:
+        return int(self.words[self.service_slot(name) + word])
 
     def of_listener(self, word: int) -> int:
         return int(self.words[self.slots.slot("listener", stats.LISTENER_WORDS) + word])

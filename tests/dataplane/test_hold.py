@@ -1,0 +1,515 @@
+"""Hold and paced release: who waits, for how long, in which order, and where they go then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import pytest
+
+from proxy import stats
+from proxy.dataplane import hold
+from proxy.model import WHOLE, Hold, Pool, Preview, Route, Service, Snapshot
+from tests.dataplane.box import OK, Box, Peer, Scripted, until
+from tests.e2e.wire import Answer, Wire, request_bytes
+
+MIB = 1024 * 1024
+
+
+class Store:
+    """A service `shop` with two pools whose endpoints remember what they were asked for, and when."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.seen: list[tuple[str, bytes]] = []
+        self.moments: list[float] = []
+        self.blue: Scripted
+        self.green: Scripted
+
+    async def open(self) -> None:
+        self.blue = await self.box.endpoint(partial(self._play, "blue"))
+        self.green = await self.box.endpoint(partial(self._play, "green"))
+        self.allow(1000)
+        await self.apply()
+
+    async def _play(self, pool: str, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            self.moments.append(time.monotonic())
+            self.seen.append((pool, request.split(b" ")[1]))
+            await peer.send(OK)
+
+    def allow(self, count: int, name: str = "shop") -> None:
+        """Deal this worker its share of how many may be held."""
+        self.box.board.deal(self.box.service_slot(name), stats.LOT_HELD, [count])
+
+    def pools(self, green: int = 0) -> tuple[Pool, Pool]:
+        return (
+            self.box.pool("blue", [self.blue], WHOLE - green),
+            self.box.pool("green", [self.green], green),
+        )
+
+    async def apply(self, hold: Hold | None = None, *others: Service, **more: object) -> None:
+        green = more.pop("green", 0)
+        assert isinstance(green, int)
+        shop = self.box.shop(*self.pools(green), hold=hold, **more)
+        await self.box.apply(shop, *others)
+
+    async def hold(self, **more: float) -> Hold:
+        """Put the service on hold."""
+        made = Hold(since_s=time.monotonic(), **more)  # type: ignore[arg-type]
+        await self.apply(made)
+        return made
+
+    async def release(self, over_s: float = 0.0, **more: object) -> None:
+        now = time.monotonic()
+        await self.apply(Hold(since_s=now, released_s=now, over_s=over_s), **more)
+
+    @property
+    def held(self) -> int:
+        return self.box.of_service(stats.S_HELD)
+
+    def ended(self, end: int) -> int:
+        return self.box.of_service(stats.S_HELD_ENDS + end)
+
+    async def ask(self, path: str = "/", method: str = "GET", body: bytes | None = None) -> Wire:
+        """Send a request on a connection of its own; its answer is the caller's to read."""
+        before = self.held
+        wire = await self.box.client()
+        await wire.send(request_bytes(path, method=method, body=body))
+        await until(lambda: self.held == before + 1, f"{path} is held")
+        return wire
+
+
+@pytest.fixture
+async def store(box: Box) -> Store:
+    made = Store(box)
+    await made.open()
+    return made
+
+
+async def answers(wires: list[Wire]) -> list[Answer]:
+    return await asyncio.gather(*(wire.answer() for wire in wires))
+
+
+# ---- waiting ----
+
+
+async def test_new_requests_wait_and_are_answered_in_their_order_when_let_go(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(8)]
+    assert store.seen == []
+    await store.release(over_s=0.8)  # slow enough for the endpoint to see them one by one
+    assert {answer.status for answer in await answers(wires)} == {200}
+    assert store.seen == [("blue", b"/%d" % number) for number in range(8)]
+    assert store.held == 0
+    assert store.ended(stats.HELD_RELEASED) == 8
+    assert store.box.failures("connect") == 0
+
+
+async def test_what_is_in_flight_when_a_hold_begins_goes_on(box: Box) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await go.wait()
+        await peer.send(OK)
+
+    go = asyncio.Event()
+    store = Store(box)
+    await store.open()
+    store.blue = await box.endpoint(play)
+    await store.apply()
+    wire = await box.client()
+    await wire.send(request_bytes("/slow"))
+    await until(lambda: any(box.in_flight()), "it is in flight")
+    await store.hold()
+    go.set()
+    assert (await wire.answer()).status == 200
+
+
+async def test_pipelined_requests_wait_behind_a_held_one_in_their_order(store: Store) -> None:
+    await store.hold()
+    wire = await store.box.client()
+    await wire.send(b"".join(request_bytes(f"/{number}") for number in range(5)))
+    await until(lambda: store.held == 1, "the first is held, and the others wait for it")
+    await store.release()
+    for _ in range(5):
+        assert (await wire.answer()).status == 200
+    assert store.seen == [("blue", b"/%d" % number) for number in range(5)]
+
+
+async def test_health_checks_are_answered_meanwhile(store: Store) -> None:
+    hold = Hold(since_s=time.monotonic())
+    await store.apply(hold, health_path="/healthz")
+    wire = await store.box.client()
+    assert (await wire.request("/healthz")).status == 200
+    assert (await wire.request("/healthz?full=1")).status == 200
+    assert (await wire.request("/healthz", method="HEAD")).status == 200
+    for path, method in (("/healthz", "POST"), ("/healthz/x", "GET"), ("/", "GET")):
+        await store.ask(path, method)
+    assert [path for _, path in store.seen] == [b"/healthz", b"/healthz?full=1", b"/healthz"]
+
+
+async def test_a_preview_is_held_too(store: Store) -> None:
+    preview = Preview(header="X-Preview", cookie="preview", secret="s3cret")
+    await store.apply(Hold(since_s=time.monotonic()), preview=preview)
+    wire = await store.box.client()
+    await wire.send(request_bytes("/new", headers={"X-Preview": "s3cret:green"}))
+    await until(lambda: store.held == 1, "it is held")
+    await store.release(preview=preview)
+    assert (await wire.answer()).status == 200
+    assert store.seen == [("green", b"/new")]
+
+
+# ---- bounds ----
+
+
+async def test_more_than_may_wait_are_refused_and_can_come_again(store: Store) -> None:
+    store.allow(3)
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(3)]
+    late = await store.box.client()
+    for _ in range(2):
+        answer = await late.request("/late")
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        assert "on hold" in answer.body.decode()
+    assert not answer.closes
+    assert store.ended(stats.HELD_REFUSED) == 2
+    await store.release()
+    assert {each.status for each in await answers(wires)} == {200}
+    assert (await late.request("/late")).status == 200
+
+
+async def test_a_place_that_a_client_gave_up_is_taken_by_the_next(store: Store) -> None:
+    store.allow(1)
+    await store.hold()
+    first = await store.ask()
+    first.close()
+    await until(lambda: store.ended(stats.HELD_CLIENT_GONE) == 1, "it is dropped")
+    await store.ask("/next")
+
+
+async def test_who_has_waited_too_long_gets_a_503_and_keeps_the_connection(store: Store) -> None:
+    await store.hold(timeout_s=0.3)
+    began = time.monotonic()
+    wire = await store.ask()
+    answer = await wire.answer()
+    assert (answer.status, answer.header("retry-after")) == (503, "1")
+    assert 0.15 < time.monotonic() - began < 3
+    assert not answer.closes
+    assert store.ended(stats.HELD_TIMED_OUT) == 1
+    assert store.held == 0
+    await store.release()
+    assert (await wire.request("/again")).status == 200
+    for pool in ("blue", "green"):
+        assert store.box.answers(5, pool) == 0, "nobody is to blame"
+
+
+async def test_a_longer_timeout_counts_for_those_who_wait_already(store: Store) -> None:
+    hold = await store.hold(timeout_s=0.3)
+    wire = await store.ask()
+    await store.apply(Hold(since_s=hold.since_s, timeout_s=30))
+    assert await wire.stays_open(0.6)
+    await store.release()
+    assert (await wire.answer()).status == 200
+
+
+async def test_who_comes_due_during_the_release_is_let_go(store: Store) -> None:
+    await store.hold(timeout_s=0.4)
+    wires = [await store.ask(f"/{number}") for number in range(5)]
+    await store.release(over_s=1.0)
+    assert [answer.status for answer in await answers(wires)] == [200] * 5
+
+
+# ---- bodies ----
+
+
+async def echo(peer: Peer) -> None:
+    while True:
+        request = await peer.request()
+        body = request.partition(b"\r\n\r\n")[2]
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def test_a_body_arrives_whole_however_much_of_it_came_before_the_release(
+    store: Store,
+) -> None:
+    store.blue = await store.box.endpoint(echo)
+    await store.hold()
+    small, large = b"small" * 10, bytes(range(256)) * 4096
+    wires = [await store.ask("/a", "POST", small)]
+    wire = await store.box.client()
+    sending = store.box.loop.create_task(wire.send(request_bytes("/b", method="POST", body=large)))
+    await until(lambda: store.held == 2, "both are held")
+    await until(lambda: store.box.of_service(stats.S_HELD_BYTES) > len(small), "some of it came")
+    await asyncio.sleep(0.2)
+    assert store.box.of_service(stats.S_HELD_BYTES) < len(large), "reading is paused early"
+    await store.release()
+    await sending
+    assert [answer.body for answer in await answers([*wires, wire])] == [small, large]
+    assert store.box.of_service(stats.S_HELD_BYTES) == 0
+
+
+async def test_bodies_beyond_what_is_kept_are_refused(store: Store) -> None:
+    store.blue = await store.box.endpoint(echo)
+    await store.hold(most_bytes=40_000)
+    body = b"x" * 15_000
+    wires = [await store.ask(f"/{number}", "POST", body) for number in range(2)]
+    refused = await store.box.client()
+    answer = await refused.request("/2", method="POST", body=body)
+    assert answer.status == 503
+    assert store.ended(stats.HELD_REFUSED) == 1
+    assert store.box.of_service(stats.S_HELD_BYTES) == 30_000
+    await store.release()
+    assert [len(each.body) for each in await answers(wires)] == [15_000] * 2
+
+
+async def test_a_malformed_body_is_refused_at_once_and_leaves_the_queue(store: Store) -> None:
+    await store.hold()
+    wire = await store.box.client()
+    await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await until(lambda: store.held == 1, "it is held")
+    await wire.send(b"5\r\nhello\r\nzz\r\n")
+    assert (await wire.answer()).status == 400
+    await until(lambda: store.held == 0, "its place is free")
+    assert store.box.of_service(stats.S_HELD_BYTES) == 0
+    assert store.ended(stats.HELD_REFUSED) == 1
+
+
+async def test_a_body_over_the_limit_of_the_service_is_refused_while_it_waits(store: Store) -> None:
+    await store.apply(Hold(since_s=time.monotonic()), max_body=10)
+    wire = await store.box.client()
+    await wire.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    )
+    await until(lambda: store.box.of_service(stats.S_HELD_BYTES) == 5, "it is held")
+    await wire.send(b"6\r\n world\r\n")
+    assert (await wire.answer()).status == 413
+    await until(lambda: store.held == 0, "its place is free")
+    assert store.box.of_service(stats.S_HELD_BYTES) == 0
+
+
+# ---- clients that leave ----
+
+
+async def test_a_client_that_leaves_is_dropped_and_its_request_is_never_sent(store: Store) -> None:
+    await store.hold()
+    leaving, staying = await store.ask("/leaving"), await store.ask("/staying")
+    leaving.close()
+    await until(lambda: store.held == 1, "it is dropped")
+    assert store.ended(stats.HELD_CLIENT_GONE) == 1
+    await store.release()
+    assert (await staying.answer()).status == 200
+    assert store.seen == [("blue", b"/staying")]
+
+
+@pytest.mark.parametrize("is_polite", [True, False])
+async def test_a_client_that_leaves_while_nothing_is_read_from_it_is_dropped_too(
+    store: Store, *, is_polite: bool
+) -> None:
+    await store.hold()
+    body = b"x" * (hold.EARLY + 1)
+    wire = await store.ask("/", "POST", body)
+    await until(
+        lambda: all(each.is_unread for each in store.box.plane.connections), "its reading is paused"
+    )
+    if is_polite:
+        wire.finish()
+    else:
+        wire.close()
+    await until(lambda: store.ended(stats.HELD_CLIENT_GONE) == 1, "it is dropped")
+    await until(lambda: not store.box.plane.connections, "and forgotten")
+    assert store.box.of_service(stats.S_HELD_BYTES) == 0
+    await store.release()
+    assert store.seen == []
+
+
+async def test_a_client_that_left_just_before_its_turn_is_not_let_go(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.hold()
+    await store.ask("/first")
+    gone = await store.ask("/", "POST", b"x" * (hold.EARLY + 1))
+    last = await store.ask("/last")
+    monkeypatch.setattr(hold.HoldQueue, "sweep", lambda *_: None)
+    gone.finish()
+    await store.release()
+    assert (await last.answer()).status == 200
+    assert sorted(store.seen) == [("blue", b"/first"), ("blue", b"/last")]
+    assert store.ended(stats.HELD_CLIENT_GONE) == 1
+
+
+# ---- where they go ----
+
+
+async def test_they_go_where_the_weights_are_when_they_are_let_go(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(4)]
+    await store.apply(Hold(since_s=time.monotonic()), green=WHOLE)
+    assert store.seen == []
+    await store.release(green=WHOLE)
+    await answers(wires)
+    assert {pool for pool, _ in store.seen} == {"green"}
+    assert store.box.answers(2, "green") == 4
+
+
+async def test_a_change_of_the_weights_in_the_middle_of_a_release_is_heeded(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(10)]
+    now = time.monotonic()
+    released = Hold(since_s=now, released_s=now, over_s=1.0)
+    await store.apply(released)
+    await until(lambda: len(store.seen) >= 3, "some are let go")
+    await store.apply(released, green=WHOLE)
+    await answers(wires)
+    assert [path for _, path in store.seen] == [b"/%d" % number for number in range(10)]
+    assert {pool for pool, _ in store.seen} == {"blue", "green"}
+    assert time.monotonic() - now > 0.7, "the pace stays"
+
+
+async def test_they_follow_their_route_to_another_service(store: Store) -> None:
+    other = await store.box.endpoint()
+    pools = (store.box.pool("only", [other], WHOLE),)
+    till = store.box.shop(*pools, name="till", routes=(Route(path="/pay"),))
+    await store.hold()
+    wire = await store.ask("/pay/1")
+    await store.apply(Hold(since_s=time.monotonic()), till)
+    assert store.held == 1
+    await store.release()
+    await store.apply(None, till)
+    assert (await wire.answer()).status == 200
+
+
+async def test_a_service_that_holds_by_itself_takes_over_who_now_belongs_to_it(
+    store: Store,
+) -> None:
+    pools = (store.box.pool("only", [await store.box.endpoint()], WHOLE),)
+    holding = Hold(since_s=time.monotonic())
+    till = store.box.shop(*pools, name="till", routes=(Route(path="/pay"),), hold=holding)
+    store.allow(10, "till")
+    await store.hold()
+    wire = await store.ask("/pay/1")
+    await store.apply(None, till)
+    await until(lambda: store.held == 0, "shop lets it go")
+    assert store.box.of_service(stats.S_HELD, "till") == 1
+    await store.apply()
+    assert (await wire.answer()).status == 200
+
+
+async def test_those_of_a_service_that_was_removed_are_told_what_is_true(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(3)]
+    await store.box.apply()
+    assert {answer.status for answer in await answers(wires)} == {404}
+    assert store.held == 0
+
+
+async def test_a_pool_without_endpoints_is_a_503_as_ever(store: Store) -> None:
+    await store.hold()
+    wire = await store.ask()
+    shop = store.box.shop(store.box.pool("blue", [], WHOLE))
+    await store.box.apply(shop)
+    answer = await wire.answer()
+    assert answer.status == 503
+    assert "No endpoint" in answer.body.decode()
+
+
+# ---- the pace ----
+
+
+async def test_they_are_let_go_at_a_steady_pace(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(50)]
+    began = time.monotonic()
+    await store.release(over_s=1.0)
+    await answers(wires)
+    fifths = [sum(n / 5 <= at - began < (n + 1) / 5 for at in store.moments) for n in range(6)]
+    assert sum(fifths) == 50
+    assert all(2 <= fifth <= 18 for fifth in fifths[:5]), fifths
+
+
+async def test_newcomers_go_straight_on_during_a_release(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(10)]
+    await store.release(over_s=5.0)
+    newcomer = await store.box.client()
+    assert (await newcomer.request("/new")).status == 200
+    assert store.held > 5
+    await store.release()
+    await answers(wires)
+
+
+async def test_a_new_hold_stops_a_release_and_a_new_release_lets_the_rest_go(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(10)]
+    await store.release(over_s=2.0)
+    await until(lambda: len(store.seen) >= 2, "it has begun")
+    await store.hold()
+    left = store.held
+    assert 0 < left < 10
+    await asyncio.sleep(0.4)
+    assert store.held == left
+    wires.append(await store.ask("/new"))
+    await store.release(over_s=0.1)
+    assert {answer.status for answer in await answers(wires)} == {200}
+    assert len(store.seen) == 11
+
+
+async def test_a_shorter_release_hurries_the_one_under_way(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(10)]
+    await store.release(over_s=600.0)
+    await until(lambda: len(store.seen) == 1, "the first is let go at once")
+    await store.release(over_s=0.0)
+    assert {answer.status for answer in await answers(wires)} == {200}
+
+
+async def test_more_than_fit_into_one_turn_of_the_loop_are_all_let_go(store: Store) -> None:
+    count = 2 * hold.MOST_AT_ONCE + 5
+    await store.hold()
+    wires = [await store.box.client() for _ in range(count)]
+    for wire in wires:
+        await wire.send(request_bytes("/"))
+    await until(lambda: store.held == count, "all are held")
+    await store.release()
+    assert {answer.status for answer in await answers(wires)} == {200}
+    assert store.ended(stats.HELD_RELEASED) == count
+
+
+# ---- the end of a worker ----
+
+
+async def test_a_worker_that_stops_lets_everybody_go_and_holds_nobody(store: Store) -> None:
+    await store.hold()
+    wires = [await store.ask(f"/{number}") for number in range(5)]
+    await store.box.plane.stop(5)
+    assert [(answer.status, answer.closes) for answer in await answers(wires)] == [(200, True)] * 5
+
+
+async def test_a_snapshot_that_comes_while_the_worker_stops_holds_nobody(store: Store) -> None:
+    store.blue = await store.box.endpoint(echo)
+    await store.apply()
+    wire = await store.box.client()
+    await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+    await until(lambda: any(store.box.in_flight()), "it is in flight")
+    stopping = store.box.loop.create_task(store.box.plane.stop(5))
+    late = await store.box.client()
+    await late.send(request_bytes("/late"))
+    shop = store.box.shop(*store.pools(), hold=Hold(since_s=time.monotonic()))
+    await store.box.plane.apply(Snapshot(revision=99, services=(shop,)), {})
+    await wire.send(b"ok")
+    assert (await wire.answer()).status == 200
+    await stopping
+    assert store.held == 0
+
+
+async def test_the_time_on_hold_is_not_part_of_the_duration_that_pools_are_judged_by(
+    store: Store,
+) -> None:
+    await store.hold()
+    wire = await store.ask()
+    await asyncio.sleep(0.3)
+    await store.release()
+    assert (await wire.answer()).status == 200
+    await until(lambda: store.box.answers(2) == 1, "it is counted")
+    assert store.box.of_pool(stats.P_DURATION_US) < 250_000
