@@ -33,6 +33,8 @@ VERBS = {
     "switch": Verb("traffic", "switch", "Move all traffic of a service to one pool, guarded."),
     "rollback": Verb("traffic", "rollback", "Everything back to the pool that was active before."),
     "drain": Verb("drain", "drain", "Send nothing new to a pool or an endpoint; wait for its end."),
+    "hold": Verb("hold", "hold", "Have new requests of a service wait."),
+    "release": Verb("hold", "release", "Let what is held go, at a steady pace."),
     "reload": Verb("reload", "reload", "Read the configuration's file again."),
     "decisions": Verb("decisions", "decisions", "Show who changed what, when and why."),
     "demo": Verb("demo", "demo", "See it work: two small services, a proxy, load, a switch."),

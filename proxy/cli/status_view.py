@@ -86,6 +86,8 @@ def _troubles(status: View) -> Iterator[RenderableType]:
 
 def _title(service: View) -> Text:
     text = Text(str(service["name"]), style="bold")
+    if hold := service.get("hold"):
+        text.append("  RELEASING" if hold.get("releasing") else "  ON HOLD", style="red")
     active = f"active {service.get('active')}"
     if service.get("candidate"):
         active += f", candidate {service['candidate']}"
@@ -200,6 +202,8 @@ def _state(endpoint: View) -> Text:
 
 
 def _notes(service: View, now: datetime) -> Iterator[Text]:
+    if hold := service.get("hold"):
+        yield Text(f"! {words.hold_sentence(hold, now)}", style="bold red")
     for override in service.get("overrides") or []:
         yield Text(_override(override, now), style="yellow")
     drain = service.get("drain")

@@ -88,6 +88,34 @@ def _cut(drain: Mapping[str, Any]) -> str:
     return f" ({cut} cut at the deadline)" if cut else ""
 
 
+def held(hold: Mapping[str, Any]) -> str:
+    """`57 requests wait`."""
+    waiting = int(hold.get("held") or 0)
+    return f"{count(waiting, 'request')} wait" + ("s" if waiting == 1 else "")
+
+
+def hold_bounds(hold: Mapping[str, Any]) -> str:
+    """`at most 1 000, 30s each`."""
+    each = duration(float(hold.get("timeout_s") or 0))
+    return f"at most {number(int(hold.get('most') or 0))}, {each} each"
+
+
+def hold_sentence(hold: Mapping[str, Any], now: datetime) -> str:
+    """What an operator must not overlook: since when, by whom, how many wait, what comes next."""
+    if hold.get("releasing"):
+        left = duration(float(hold.get("release_left_s") or 0))
+        return f"no longer on hold: {held(hold)} for their turn, {left} left."
+    since = ago(hold.get("since"), now)
+    until = None if hold.get("until") is None else moment(hold["until"])
+    parts = [
+        f"on hold by {hold.get('by')}" + (f" {since}" if since else ""),
+        f": {hold['reason']}" if hold.get("reason") else "",
+        f"; {held(hold)} ({hold_bounds(hold)})",
+        f"; for {duration((until - now).total_seconds())} more" if until else "",
+    ]
+    return "".join(parts)
+
+
 def item_line(item: Mapping[str, Any]) -> str:
     """One exchange that is left: class, age, endpoint, route."""
     kind = str(item.get("kind") or item.get("class") or "request")

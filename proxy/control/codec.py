@@ -11,6 +11,7 @@ from proxy.control.state import (
     Declared,
     Draining,
     Filling,
+    Holding,
     Member,
     Override,
     ServiceState,
@@ -39,6 +40,7 @@ def from_plain(plain: Plain) -> ServiceState:
         pool_drains={pool: _draining(drain) for pool, drain in plain["pool_drains"].items()},
         endpoint_drains=_by_endpoint(plain["endpoint_drains"]),
         leaving=_by_endpoint(plain["leaving"]),
+        hold=_holding(plain.get("hold")),
         is_removed=bool(plain["is_removed"]),
         revision=int(plain["revision"]),
     )
@@ -99,4 +101,19 @@ def _draining(plain: Plain) -> Draining:
         by_operator=bool(plain["by_operator"]),
         ended=None if plain["ended"] is None else float(plain["ended"]),
         cut=(int(request), int(stream), int(tunnel)),
+    )
+
+
+def _holding(plain: Plain | None) -> Holding | None:
+    if plain is None:
+        return None
+    return Holding(
+        since=float(plain["since"]),
+        who=str(plain["who"]),
+        reason=str(plain["reason"]),
+        timeout_s=float(plain["timeout_s"]),
+        most=int(plain["most"]),
+        until=None if plain["until"] is None else float(plain["until"]),
+        released=None if plain["released"] is None else float(plain["released"]),
+        over_s=float(plain["over_s"]),
     )

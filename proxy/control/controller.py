@@ -20,13 +20,14 @@ import structlog
 
 from proxy import __version__
 from proxy.clock import Clock, SystemClock
-from proxy.control import drains, given, verbs, views
+from proxy.control import drains, given, hold, verbs, views
 from proxy.control.config.load import Loaded, load_file, load_text
 from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author, Decision, iso_utc
 from proxy.control.drain_view import Subject, find, subjects, undone
 from proxy.control.fleet import Fleet
+from proxy.control.hold_shares import HoldShares
 from proxy.control.ledger import BindProblems, Ledger
 from proxy.control.lookout import Lookout
 from proxy.control.percent import hundredths
@@ -81,6 +82,9 @@ class Controller:
         self._lookout = Lookout(self._ledger, fleet)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._pulse = Pulse(fleet.board, self._clock)
+        hold_shares = HoldShares(fleet.board, fleet.totals, self._ledger.book)
+        self._ledger.before_apply.append(hold_shares.follow)
+        self._pulse.add(hold_shares.beat)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()
@@ -301,6 +305,52 @@ class Controller:
             subject = find(state, named, address)
             assert subject is not None, "it has just been begun, or runs already"
             return await self._lookout.drain_view(state, subject)
+
+        return await self._change(work)
+
+    async def hold(
+        self,
+        name: str,
+        *,
+        timeout_s: float,
+        most: int,
+        ttl_s: float | None = None,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        """Have new requests of the service wait, until `release` or for `ttl_s`."""
+        given.hold_limits(timeout_s, most)
+        ttl_s = given.ttl_s(ttl_s)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            author = self._author(who, reason)
+            until = None if ttl_s is None else author.at + ttl_s
+            change = hold.hold(state, author, timeout_s=timeout_s, most=most, until=until)
+            await self._commit(name, change)
+            return self.service(name)
+
+        return await self._change(work)
+
+    async def release(
+        self,
+        name: str,
+        *,
+        over_s: float,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        """Let new requests through at once, and those that wait over `over_s`."""
+        over_s = given.over_s(over_s)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            held = self._ledger.gauges.held(name)
+            author = self._author(who, reason)
+            await self._commit(name, hold.release(state, author, held=held, over_s=over_s))
+            return self.service(name)
 
         return await self._change(work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.control.drains import Cut
 from proxy.control.slots import SlotBook
-from proxy.stats import CLASSES, E_IN_FLIGHT, P_CUT, P_IN_FLIGHT, Totals
+from proxy.stats import CLASSES, E_IN_FLIGHT, P_CUT, P_IN_FLIGHT, S_HELD, S_HELD_BYTES, Totals
 
 
 class FleetGauges:
@@ -23,6 +23,13 @@ class FleetGauges:
     def endpoint(self, service: str, pool: str, address: str) -> int:
         slot = self._book.endpoint(service, pool, address)
         return _positive(self._totals.gauge(slot + E_IN_FLIGHT))
+
+    def held(self, service: str) -> int:
+        """Requests that wait during a hold, or for their turn in a release."""
+        return _positive(self._totals.gauge(self._book.service(service) + S_HELD))
+
+    def held_bytes(self, service: str) -> int:
+        return _positive(self._totals.gauge(self._book.service(service) + S_HELD_BYTES))
 
     def watch(self, service: str, pool: str, since: float) -> None:
         """Remember what had been cut before the drain that begins now."""

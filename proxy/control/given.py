@@ -10,6 +10,11 @@ from proxy.control.config.problem import Wrong
 from proxy.control.refusal import Invalid
 from proxy.control.state import Filling, Member
 
+LONGEST_HOLD_S = 3600.0
+"""That a request may wait, and that a release may take."""
+MOST_HELD = 100_000
+"""Each one costs its connection and a few KiB."""
+
 
 def filling(endpoints: Sequence[tuple[str, int]], release: str | None) -> Filling:
     """Endpoints as address and weight, in the spelling that the file's are kept in."""
@@ -34,4 +39,18 @@ def address(key: str, written: str) -> str:
 def ttl_s(seconds: float | None) -> float | None:
     if seconds is not None and not 0 < seconds < math.inf:
         raise Invalid("ttl: expected a duration above 0, such as 2h")
+    return seconds
+
+
+def hold_limits(timeout_s: float, most: int) -> None:
+    """Refuse a hold nobody could wait in, or that would keep too many."""
+    if not 0 < timeout_s <= LONGEST_HOLD_S:
+        raise Invalid(f"timeout: expected a duration above 0, up to {LONGEST_HOLD_S:g}s")
+    if not 0 < most <= MOST_HELD:
+        raise Invalid(f"most: expected a whole number from 1 to {MOST_HELD}")
+
+
+def over_s(seconds: float) -> float:
+    if not 0 <= seconds <= LONGEST_HOLD_S:
+        raise Invalid(f"over: expected a duration from 0 to {LONGEST_HOLD_S:g}s")
     return seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +50,9 @@ class Ledger:
         self.gauges = FleetGauges(fleet.totals, book)
         self._clock = clock
         self._start = Moment(monotonic=clock.monotonic(), wall=clock.wall())
+        self.before_apply: list[Callable[[Setup], None]] = []
+        """Told of what will be in force, when nothing can go wrong any more but before any
+        worker hears of it."""
         # Changes with every commit.
         self.setup = setup
         self.snapshot = Snapshot(revision=0)
@@ -100,6 +103,8 @@ class Ledger:
         self.decisions.extend(records)
         for record in records:
             log.info("decision", **record)
+        for told in self.before_apply:
+            told(after)
         await self.apply()
         return records
 

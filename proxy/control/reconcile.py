@@ -40,7 +40,13 @@ def begin(
 def remove(state: ServiceState) -> Change:
     """The file no longer has the service: its endpoints leave, and it vanishes when empty."""
     after = replace(
-        state, is_removed=True, weights=None, active=None, fillings={}, previous_active=None
+        state,
+        is_removed=True,
+        weights=None,
+        active=None,
+        fillings={},
+        previous_active=None,
+        hold=None,
     )
     record = _record(state.name, "service", state.in_charge, None, "removed from the file")
     return Change(state=after, decisions=(record,))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.control import reconcile, verbs
+from proxy.control import hold, reconcile, verbs
 from proxy.control.config.load import Loaded
 from proxy.control.config.schema import Config, ServiceConfig
 from proxy.control.decision import Decision
@@ -99,6 +99,9 @@ def resume(stored: Setup, around: Circumstances) -> Step:
         if change := verbs.expire(states[name], around.now):
             states[name], records = _settled(states[name], change, service, around)
             decisions += records
+        if change := hold.expire(states[name], around.now, held=0):
+            states[name] = change.state
+            decisions += change.decisions
     whole = replace(step.setup, states=states)
     return Step(setup=whole, decisions=(*step.decisions, *decisions))
 

@@ -18,11 +18,12 @@ from proxy.control.config.schema import (
 )
 from proxy.control.keys import Ring, Rings, hex_keys
 from proxy.control.slots import SlotBook
-from proxy.control.state import Draining, ServiceState
+from proxy.control.state import Draining, Holding, ServiceState
 from proxy.model import (
     AccessLog,
     Drain,
     Endpoint,
+    Hold,
     Listener,
     Pool,
     Preview,
@@ -100,6 +101,19 @@ def _service(
         warm_connections=service.warm_connections,
         pass_pool=service.headers.pass_pool,
         expose_pool=service.headers.expose_pool,
+        hold=_hold(state.hold, now),
+    )
+
+
+def _hold(holding: Holding | None, now: Moment) -> Hold | None:
+    if holding is None:
+        return None
+    return Hold(
+        since_s=now.monotonic_of(holding.since),
+        timeout_s=holding.timeout_s,
+        most=holding.most,
+        released_s=None if holding.released is None else now.monotonic_of(holding.released),
+        over_s=holding.over_s,
     )
 
 

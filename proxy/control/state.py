@@ -84,6 +84,26 @@ class Draining:
         return self.ended is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """New requests wait: since when, by whom, how long and how many; in wall seconds."""
+
+    since: float
+    who: str
+    reason: str = ""
+    timeout_s: float
+    most: int
+    until: float | None = None
+    """Released by itself then."""
+    released: float | None = None
+    """Since then those that waited are let go, over `over_s`."""
+    over_s: float = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        return self.released is None
+
+
 ByEndpoint = Mapping[str, Mapping[str, Draining]]
 """Pool -> address -> drain."""
 
@@ -106,6 +126,7 @@ class ServiceState:
     """Drains an operator asked for."""
     leaving: ByEndpoint = field(default_factory=dict)
     """Endpoints no longer listed that may still have something in flight."""
+    hold: Holding | None = None
     is_removed: bool = False
     """The file no longer has the service; it stays until its endpoints are empty."""
     revision: int = 0

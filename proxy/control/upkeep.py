@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from proxy.control import drains, verbs
+from proxy.control import drains, hold, verbs
 from proxy.control.config.schema import ServiceConfig
 from proxy.control.decision import Decision
 from proxy.control.declared import drain_rules
@@ -76,7 +76,7 @@ class Upkeep:
             decisions += records
             if not (after.is_removed and not after.leaving):
                 states[name] = after
-        if not decisions and len(states) == len(setup.states):
+        if all(states.get(name) is state for name, state in setup.states.items()):
             return None
         whole = replace(
             setup,
@@ -98,6 +98,10 @@ class Upkeep:
         if expired := verbs.expire(state, now):
             after = drains.settle(state, expired.state, rules, now=now, offset=self._draw_offset())
             state, records = after, expired.decisions
+        held = self._ledger.gauges.held(state.name)
+        if expired := hold.expire(state, now, held=held):
+            state, records = expired.state, (*records, *expired.decisions)
+        state = hold.finish(state, now, held=held) or state
         if finished := drains.finish(state, rules, self._ledger.gauges, now):
             state, records = finished.state, (*records, *finished.decisions)
         return state, records
@@ -117,7 +121,7 @@ class Upkeep:
             return RETRY_S
         if any(drains.running_drains(state) or state.is_removed for state in states):
             return DRAIN_TICK_S
-        if any(verbs.next_expiry(state) is not None for state in states):
+        if any(verbs.next_expiry(state) is not None or hold.next_look(state) for state in states):
             return TTL_TICK_S
         return None
 

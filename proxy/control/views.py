@@ -13,7 +13,7 @@ from proxy.control.fleet import WorkerState
 from proxy.control.gauges import FleetGauges
 from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
-from proxy.control.state import Override, ServiceState, filling_in_words, same_shares
+from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
 from proxy.model import Endpoint, Pool, Service
 from proxy.stats import (
     CLASSES,
@@ -62,6 +62,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
         "guard": {"mode": "off"},
         "pools": {pool.name: _pool(pool, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
+        "hold": hold_view(state.name, state.hold, gaze) if state.hold else None,
         "lockout": None,
         "overrides": overrides(state),
         "is_leaving": state.is_removed,
@@ -102,6 +103,26 @@ def _endpoint(pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
         "idle": totals.gauge(slot + E_IDLE),
         "requests": totals.counter(slot + E_REQUESTS),
         "failures": totals.counter(slot + E_FAILURES),
+    }
+
+
+def hold_view(service: str, holding: Holding, gaze: Gaze) -> View:
+    """A hold, or the release that follows it until the last held request has gone."""
+    left_s = 0.0
+    if holding.released is not None:
+        left_s = max(0.0, holding.released + holding.over_s - gaze.now.wall)
+    return {
+        "since": iso_utc(holding.since),
+        "by": holding.who,
+        "reason": holding.reason,
+        "until": iso_utc(holding.until) if holding.until is not None else None,
+        "timeout_s": holding.timeout_s,
+        "most": holding.most,
+        "held": gaze.gauges.held(service),
+        "held_bytes": gaze.gauges.held_bytes(service),
+        "releasing": not holding.is_held,
+        "over_s": holding.over_s,
+        "release_left_s": round(left_s, 3),
     }
 
 

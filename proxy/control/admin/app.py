@@ -77,6 +77,8 @@ def verbs(handlers: Handlers) -> list[Verb]:
         post(f"{service}/switch", handlers.switch),
         post(f"{service}/rollback", handlers.rollback),
         post(f"{service}/drain", handlers.drain),
+        post(f"{service}/hold", handlers.hold),
+        post(f"{service}/release", handlers.release),
         post("/v1/config/reload", handlers.reload),
         post("/v1/config/check", handlers.check, LARGE_BODY),
     ]

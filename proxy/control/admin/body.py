@@ -162,18 +162,36 @@ class Fields:
         """Return the seconds of the key `ttl`, or None when it is absent or null."""
         if not self.has("ttl") or self._values["ttl"] is None:
             return None
-        value = self._values["ttl"]
+        return self.seconds("ttl", 0.0, most=LONGEST_TTL_S)
+
+    def seconds(self, key: str, default: float, *, most: float, may_be_zero: bool = False) -> float:
+        """Return the seconds of a duration up to `most`; absent is `default`."""
+        if not self.has(key):
+            return default
+        value = self._values[key]
         if not isinstance(value, str):
-            self._wrong("ttl", value, 'a duration such as "2h"')
-            return None
+            self._wrong(key, value, 'a duration such as "2h"')
+            return default
         try:
-            ttl_s = duration.seconds(value)
+            given_s = duration.seconds(value)
         except ValueError as error:
-            self._errors.append(f"ttl: {error}")
-            return None
-        if not 0 < ttl_s <= LONGEST_TTL_S:
-            self._errors.append(f"ttl: {value} is out of range (expected above 0, up to 366d)")
-        return ttl_s
+            self._errors.append(f"{key}: {error}")
+            return default
+        if not 0 <= given_s <= most or (given_s == 0 and not may_be_zero):
+            least = "0" if may_be_zero else "above 0,"
+            end = f"{most / 86400:g}d" if most >= 86400 else f"{most:g}s"
+            self._errors.append(f"{key}: {value} is out of range (expected {least} up to {end})")
+        return given_s
+
+    def count(self, key: str, default: int, *, most: int) -> int:
+        """Return a whole number from 1 to `most`; absent is `default`."""
+        if not self.has(key):
+            return default
+        value = self._values[key]
+        if not isinstance(value, Decimal) or not _is_whole(value, most):
+            self._wrong(key, value, f"a whole number from 1 to {most}")
+            return default
+        return int(value)
 
     def weights(self) -> dict[str, Decimal]:
         """Return the key `weights`: percent by pool, each 0..100 with two decimals at most."""

@@ -82,6 +82,28 @@ class Desk(Protocol):
         if_match: str | None = None,
     ) -> View: ...
 
+    async def hold(
+        self,
+        name: str,
+        *,
+        timeout_s: float,
+        most: int,
+        ttl_s: float | None = None,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View: ...
+
+    async def release(
+        self,
+        name: str,
+        *,
+        over_s: float,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View: ...
+
     async def drain_status(self, name: str, wait_s: float) -> View | None: ...
 
     async def reload(self, *, who: str) -> View: ...

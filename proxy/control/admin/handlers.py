@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.control import given, hold
 from proxy.control.admin.answer import Answer, ok
 from proxy.control.admin.body import Fields, parse_object
 from proxy.control.admin.desk import Desk, View
@@ -175,6 +176,33 @@ class Handlers:
             return _service_answer(self._desk.service(call.service))
         where = {"Location": call.path, "ETag": self._desk.etag(call.service)}
         return ok(_drain_view(view), status=202, headers=where)
+
+    async def hold(self, call: Call) -> Answer:
+        fields = call.fields()
+        timeout_s = fields.seconds("timeout", hold.TIMEOUT_S, most=given.LONGEST_HOLD_S)
+        most = fields.count("most", hold.MOST, most=given.MOST_HELD)
+        reason, ttl_s = fields.reason(), fields.ttl_s()
+        fields.done()
+        view = await self._desk.hold(
+            call.service,
+            timeout_s=timeout_s,
+            most=most,
+            ttl_s=ttl_s,
+            who=call.who,
+            reason=reason,
+            if_match=self._expected(call),
+        )
+        return _service_answer(view)
+
+    async def release(self, call: Call) -> Answer:
+        fields = call.fields()
+        over_s = fields.seconds("over", hold.OVER_S, most=given.LONGEST_HOLD_S, may_be_zero=True)
+        reason = fields.reason()
+        fields.done()
+        view = await self._desk.release(
+            call.service, over_s=over_s, who=call.who, reason=reason, if_match=self._expected(call)
+        )
+        return _service_answer(view)
 
     async def reload(self, call: Call) -> Answer:
         call.fields().done()

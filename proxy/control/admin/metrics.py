@@ -80,13 +80,16 @@ class FleetCollector(Collector):
         self._instruments = instruments
         self._clock = clock
         self._seen: dict[tuple[str, str], int] = {}
+        self._seen_services: dict[str, int] = {}
         self._cpu = CpuLedger()
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._instruments.snapshot()
         pools = list(_pools(snapshot))
         self._seen.update({(service, pool.name): pool.slot for service, pool in pools})
+        self._seen_services.update({each.name: each.slot for each in snapshot.services})
         yield from self._traffic()
+        yield from self._holds(snapshot)
         yield from self._pools_now(pools)
         yield self._connections(snapshot)
         yield from self._configuration(snapshot)
@@ -140,6 +143,26 @@ class FleetCollector(Collector):
             stats.P_CLOSED + stats.STREAM,
             stats.CLASSES[stats.STREAM :],
         )
+
+    def _holds(self, snapshot: Snapshot) -> Iterator[Metric]:
+        totals = self._instruments.totals
+        held = GaugeMetricFamily(
+            "turnout_held_requests",
+            "Requests that wait because their service is on hold.",
+            labels=("service",),
+        )
+        for service in snapshot.services:
+            held.add_metric((service.name,), totals.gauge(service.slot + stats.S_HELD))
+        ends = CounterMetricFamily(
+            "turnout_held",
+            "Requests that had to wait because their service was on hold, by what became of them.",
+            labels=("service", "outcome"),
+        )
+        for name, slot in sorted(self._seen_services.items()):
+            counts = totals.counters(slot + stats.S_HELD_ENDS, len(stats.HELD_ENDS))
+            for outcome, count in zip(stats.HELD_ENDS, counts, strict=True):
+                ends.add_metric((name, outcome), count)
+        yield from (held, ends)
 
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
         weight = GaugeMetricFamily(

@@ -96,6 +96,14 @@ class FakeDesk:
         await self._begin(name, {"verb": "pool", "pool": pool, **options})
         return self._done(name)
 
+    async def hold(self, name: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": "hold", **options})
+        return self._done(name)
+
+    async def release(self, name: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": "release", **options})
+        return self._done(name)
+
     async def drain(
         self, name: str, pool: str | None, endpoint: str | None, **options: Any
     ) -> dict[str, Any]:

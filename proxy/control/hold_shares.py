@@ -1,0 +1,57 @@
+"""How many requests each worker may hold: one limit of a service, dealt to all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from proxy.control.setup import Setup
+from proxy.control.slots import SlotBook
+from proxy.policy.shares import Caps
+from proxy.stats import LOT_HELD, S_HELD, Board, Totals
+
+
+class HoldShares:
+    """Deals before a hold is applied, and again at every beat while it lasts."""
+
+    def __init__(self, board: Board, totals: Totals, book: SlotBook) -> None:
+        self._board = board
+        self._totals = totals
+        self._book = book
+        self._most: dict[str, int] = {}
+        self._caps: dict[str, Caps] = {}
+
+    def follow(self, setup: Setup) -> None:
+        """Take over which services are held now, and deal for them at once."""
+        self._most = {
+            name: state.hold.most
+            for name, state in setup.states.items()
+            if state.hold is not None and state.hold.is_held
+        }
+        self._caps = {name: self._caps.get(name) or self._fresh() for name in self._most}
+        self._deal()
+
+    def beat(self, _now: float) -> None:
+        self._deal()
+
+    def _fresh(self) -> Caps:
+        return Caps(self._board.workers)
+
+    def _deal(self) -> None:
+        for name, most in self._most.items():
+            slot = self._book.service(name)
+            used = self._used(slot + S_HELD)
+            shares = self._caps[name].deal(most, used, [0] * len(used))
+            self._board.deal(slot, LOT_HELD, shares)
+
+    def _used(self, index: int) -> list[int]:
+        used = [0] * self._board.workers
+        for worker, count in self._totals.each(index).items():
+            used[_slot_of(worker)] += max(0, count)
+        return used
+
+
+def _slot_of(worker: Hashable) -> int:
+    """The slot in a worker's name, which is the slot, or the slot and its generation."""
+    slot = worker[0] if isinstance(worker, tuple) else worker
+    assert isinstance(slot, int), "the process layer names workers so"
+    return slot
