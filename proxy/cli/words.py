@@ -104,7 +104,7 @@ def hold_sentence(hold: Mapping[str, Any], now: datetime) -> str:
     """What an operator must not overlook: since when, by whom, how many wait, what comes next."""
     if hold.get("releasing"):
         left = duration(float(hold.get("release_left_s") or 0))
-        return f"no longer on hold: {held(hold)} for their turn, {left} left."
+        return f"being released: {held(hold)} for a turn, {left} left"
     since = ago(hold.get("since"), now)
     until = None if hold.get("until") is None else moment(hold["until"])
     parts = [

@@ -64,7 +64,7 @@ def test_every_verb_has_help_and_takes_the_common_options(turnout: Turnout, verb
     assert {"--admin", "--token", "--output"} <= options
 
 
-@pytest.mark.parametrize("verb", ["hold", "release", "deploy", "rollout", "unlock", "upgrade"])
+@pytest.mark.parametrize("verb", ["deploy", "rollout", "unlock", "upgrade"])
 def test_verbs_of_capabilities_that_do_not_exist_are_unknown(turnout: Turnout, verb: str) -> None:
     ran = turnout(verb, "shop")
     assert ran.code == 2

@@ -182,10 +182,10 @@ class FakeFleet:
 
 
 def shop(*pools: Pool) -> Service:
-    return Service(name="shop", routes=(), pools=pools, active=pools[0].name)
+    return Service(name="shop", routes=(), pools=pools, active=pools[0].name, slot=SERVICE_SLOT)
 
 
-BLUE_SLOT, GREEN_SLOT, ENDPOINT_SLOT, LISTENER_SLOT = 100, 400, 700, 800
+BLUE_SLOT, GREEN_SLOT, ENDPOINT_SLOT, LISTENER_SLOT, SERVICE_SLOT = 100, 400, 700, 800, 900
 
 
 def two_pools() -> Snapshot:

@@ -127,6 +127,56 @@ async def test_a_rollback_needs_no_body(admin: Admin) -> None:
     assert [asked["reason"] for asked in admin.desk.asked] == ["", "5xx"]
 
 
+async def test_a_hold_has_its_defaults_and_answers_with_the_service(admin: Admin) -> None:
+    reply = await admin.post("/v1/services/shop/hold")
+    assert (reply.status, reply.json["name"], reply.headers["ETag"]) == (200, "shop", '"2"')
+    body = {"timeout": "90s", "most": 50, "reason": "migration", "ttl": "10m"}
+    assert (await admin.post("/v1/services/shop/hold", body)).status == 200
+    first, second = admin.desk.asked
+    assert (first["timeout_s"], first["most"], first["ttl_s"]) == (30.0, 1000, None)
+    assert (second["timeout_s"], second["most"], second["ttl_s"]) == (90.0, 50, 600.0)
+    assert second["reason"] == "migration"
+
+
+async def test_a_release_has_its_defaults_and_may_be_at_once(admin: Admin) -> None:
+    for body in ({}, {"over": "0s", "reason": "done"}):
+        reply = await admin.post("/v1/services/shop/release", body)
+        assert (reply.status, reply.json["name"]) == (200, "shop")
+    assert [asked["over_s"] for asked in admin.desk.asked] == [5.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "error"),
+    [
+        ("hold", {"timeout": "0s"}, "timeout: 0s is out of range (expected above 0, up to 3600s)"),
+        ("hold", {"timeout": 30}, "timeout: wrong: a number (expected a duration such as"),
+        ("hold", {"timeout": "2h"}, "timeout: 2h is out of range"),
+        ("hold", {"most": 0}, "most: wrong: a number (expected a whole number from 1 to 100000)"),
+        ("hold", {"most": 1.5}, "most: wrong: a number"),
+        ("hold", {"most": True}, "most: wrong: a boolean"),
+        ("hold", {"over": "5s"}, "over: unknown"),
+        ("release", {"over": "5"}, "over: '5' is no duration"),
+        ("release", {"over": "2h"}, "over: 2h is out of range (expected 0 up to 3600s)"),
+    ],
+)
+async def test_a_hold_that_can_never_be_right_is_a_422(
+    admin: Admin, verb: str, body: dict[str, Any], error: str
+) -> None:
+    reply = await admin.post(f"/v1/services/shop/{verb}", body)
+    assert reply.status == 422
+    assert any(each.startswith(error) for each in reply.json["errors"]), reply.json["errors"]
+    assert admin.desk.asked == []
+
+
+async def test_a_hold_asked_for_twice_with_one_key_is_made_once(admin: Admin) -> None:
+    for _ in range(2):
+        reply = await admin.post("/v1/services/shop/hold", {}, headers={"Idempotency-Key": "k"})
+        assert reply.status == 200
+    assert len(admin.desk.asked) == 1
+    stale = await admin.post("/v1/services/shop/release", {}, headers={"If-Match": '"1"'})
+    assert stale.status == 412
+
+
 async def test_a_started_drain_is_a_202_with_the_drain_to_watch(admin: Admin) -> None:
     reply = await admin.post("/v1/services/shop/drain", {"pool": "blue"})
     assert reply.status == 202

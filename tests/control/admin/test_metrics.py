@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
-BLUE, GREEN, ENDPOINTS, LISTENER = 100, 400, 700, 800
+BLUE, GREEN, ENDPOINTS, LISTENER, SERVICE_SLOT = 100, 400, 700, 800, 900
 DRAIN = Drain(since_s=1.0, requests_by_s=2.0, streams_by_s=3.0)
 
 
@@ -265,3 +265,24 @@ async def test_names_with_quotes_and_newlines_survive(admin: Admin) -> None:
     admin.snapshot[0] = replace(admin.snapshot[0], services=(shop,))
     found = await scrape(admin)
     assert value(found, "turnout_weight", service='a"b\n\\c', pool="blue") == 62.5
+
+
+async def test_what_is_held_is_a_gauge_and_its_ends_are_counted(admin: Admin) -> None:
+    first, second = admin.fleet.add(0), admin.fleet.add(1)
+    for words in (first, second):
+        words[SERVICE_SLOT + stats.S_HELD] = 4
+        words[SERVICE_SLOT + stats.S_HELD_ENDS + stats.HELD_RELEASED] = 20
+        words[SERVICE_SLOT + stats.S_HELD_ENDS + stats.HELD_TIMED_OUT] = 3
+        words[SERVICE_SLOT + stats.S_HELD_ENDS + stats.HELD_REFUSED] = 2
+        words[SERVICE_SLOT + stats.S_HELD_ENDS + stats.HELD_CLIENT_GONE] = 1
+    found = await scrape(admin)
+    assert value(found, "turnout_held_requests", service="shop") == 8
+    ends = {
+        outcome: value(found, "turnout_held_total", service="shop", outcome=outcome)
+        for outcome in stats.HELD_ENDS
+    }
+    assert ends == {"released": 40, "timed_out": 6, "refused": 4, "client_gone": 2}
+    admin.snapshot[0] = replace(admin.snapshot[0], services=())
+    found = await scrape(admin)
+    assert value(found, "turnout_held_total", service="shop", outcome="released") == 40
+    assert not [name for name, _ in found if name == "turnout_held_requests"]
