@@ -231,6 +231,8 @@ class HoldQueue:
         try:
             exchange.start()
             exchange.flush_request()
+            if exchange.request_done and not exchange.is_done:
+                exchange.client.resume_body()  # nothing more is kept: its leaving shall be heard
         except Exception as error:  # noqa: BLE001 - one of them must not keep the rest from theirs
             self._plane.report("hold", error)
             exchange.client.abort()

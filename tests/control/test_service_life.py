@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.control import codec, drains, verbs
+from proxy.control import codec, drains, hold, verbs
 from proxy.control.decision import Author
 from proxy.control.drains import GRACE_S, Cut, DrainRules
 from proxy.control.reconcile import begin, reconcile_file, remove
@@ -138,6 +138,21 @@ class ServiceLife(RuleBasedStateMachine):
 
         self.change(work)
 
+    @rule(ttl=times)
+    def hold(self, ttl: float | None) -> None:
+        until = None if ttl is None else self.now + ttl
+        self.change(lambda state: hold.hold(state, self.author(), until=until))
+
+    @rule(held=st.integers(0, 9), over_s=st.sampled_from([0.0, 5.0]))
+    def release(self, held: int, over_s: float) -> None:
+        self.change(lambda state: hold.release(state, self.author(), held=held, over_s=over_s))
+
+    @rule(held=st.integers(0, 9))
+    def let_holds_end(self, held: int) -> None:
+        self.change(lambda state: hold.expire(state, self.now, held=held))
+        assert hold.expire(self.state, self.now, held=held) is None
+        self.state = hold.finish(self.state, self.now, held=held) or self.state
+
     @rule(file=files())
     def reload(self, file: Declared) -> None:
         if self.state.is_removed:
@@ -204,6 +219,15 @@ class ServiceLife(RuleBasedStateMachine):
         after = finished.state if finished else self.state
         assert not drains.running_drains(after)
         assert after.leaving == {}
+
+    @invariant()
+    def a_hold_with_an_end_and_every_release_ends(self) -> None:
+        state = self.state
+        for later_s in (1_000.0, 2_000.0):
+            change = hold.expire(state, self.now + later_s, held=9)
+            state = change.state if change else state
+            state = hold.finish(state, self.now + later_s, held=9) or state
+        assert state.hold is None or (state.hold.is_held and state.hold.until is None)
 
     @invariant()
     def overrides_say_something_else_than_the_file(self) -> None:

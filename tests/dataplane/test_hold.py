@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -12,7 +14,7 @@ from proxy import stats
 from proxy.dataplane import hold
 from proxy.model import WHOLE, Hold, Pool, Preview, Route, Service, Snapshot
 from tests.dataplane.box import OK, Box, Peer, Scripted, until
-from tests.e2e.wire import Answer, Wire, request_bytes
+from tests.e2e.wire import Answer, Wire, WireError, request_bytes
 
 MIB = 1024 * 1024
 
@@ -289,6 +291,61 @@ async def test_a_body_over_the_limit_of_the_service_is_refused_while_it_waits(st
     assert store.box.of_service(stats.S_HELD_BYTES) == 0
 
 
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked_when_let_go(
+    store: Store,
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await peer.reader.readexactly(4) == b"body"
+        await peer.send(OK)
+
+    store.blue = await store.box.endpoint(play)
+    await store.hold()
+    wire = await store.box.client()
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    await wire.send(head)
+    await until(lambda: store.held == 1, "it is held")
+    await store.release()
+    assert (await wire.head()).status == 100
+    await wire.send(b"body")
+    assert (await wire.answer()).status == 200
+
+
+async def test_an_upgrade_waits_like_any_request(store: Store) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+        )
+        await peer.send(await peer.reader.readexactly(4))
+        await peer.gone()
+
+    store.blue = await store.box.endpoint(play)
+    await store.hold()
+    wire = await store.box.client()
+    await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+    await until(lambda: store.held == 1, "it is held")
+    await store.release()
+    assert (await wire.answer()).status == 101
+    await wire.send(b"ping")
+    assert await wire._reader.readexactly(4) == b"ping"
+
+
+async def test_a_client_is_heard_again_once_its_request_is_on_its_way(store: Store) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    store.blue = await store.box.endpoint(play)
+    await store.hold()
+    wire = await store.ask("/", "POST", b"x" * (hold.EARLY + 1))
+    await store.release()
+    await until(lambda: any(store.box.in_flight()), "it is in flight")
+    wire.close()
+    await until(lambda: not any(store.box.in_flight()), "its leaving is noticed")
+
+
 # ---- clients that leave ----
 
 
@@ -513,3 +570,89 @@ async def test_the_time_on_hold_is_not_part_of_the_duration_that_pools_are_judge
     assert (await wire.answer()).status == 200
     await until(lambda: store.box.answers(2) == 1, "it is counted")
     assert store.box.of_pool(stats.P_DURATION_US) < 250_000
+
+
+# ---- everything together ----
+
+
+class Crowd:
+    """Clients, operators and reloads at random; every request ends in one known way."""
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store = store
+        self.draw = random.Random(seed)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.statuses: list[int] = []
+        self.left = 0
+        self.spec: Hold | None = None
+        self.green = 0
+
+    async def step(self) -> None:
+        acts = (self.come, self.operate, self.move, self.remove)
+        await self.draw.choices(acts, (6, 3, 2, 1))[0]()
+        await asyncio.sleep(self.draw.choice((0, 0.01, 0.05)))
+        held = self.store.held
+        assert 0 <= held <= 1000
+        assert self.store.box.of_service(stats.S_HELD_BYTES) >= 0
+        assert held or not self.store.box.of_service(stats.S_HELD_BYTES)
+
+    async def come(self) -> None:
+        for _ in range(self.draw.randrange(1, 10)):
+            wire = await self.store.box.client()
+            self.tasks.append(self.store.box.loop.create_task(self.client(wire)))
+
+    async def client(self, wire: Wire) -> None:
+        size = self.draw.choice((0, 0, 10, 100_000))
+        data = request_bytes("/", method="POST" if size else "GET", body=b"x" * size or None)
+        pipelined = 1 if size else self.draw.choice((1, 1, 3))
+        leaves_after_s = self.draw.choice((None, None, 0.0, 0.1))
+        with suppress(WireError):
+            await wire.send(data * pipelined)
+            if leaves_after_s is not None:
+                self.left += pipelined
+                await asyncio.sleep(leaves_after_s)
+                wire.close()
+                return
+            for _ in range(pipelined):
+                self.statuses.append((await wire.answer()).status)
+
+    async def operate(self) -> None:
+        now = time.monotonic()
+        holding = Hold(since_s=now, timeout_s=self.draw.choice((0.2, 30.0)))
+        released = Hold(since_s=now, released_s=now, over_s=self.draw.choice((0.0, 0.3, 60.0)))
+        self.spec = self.draw.choice((holding, holding, released, None))
+        await self.store.apply(self.spec, green=self.green)
+
+    async def move(self) -> None:
+        self.green = self.draw.choice((0, 5000, WHOLE))
+        await self.store.apply(self.spec, green=self.green)
+
+    async def remove(self) -> None:
+        await self.store.box.apply()
+        await asyncio.sleep(0)
+        await self.store.apply(self.spec, green=self.green)
+
+    async def end(self) -> None:
+        await self.store.apply(None)
+        await asyncio.gather(*self.tasks)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_happens_every_request_ends_and_nothing_is_left(
+    store: Store, seed: int
+) -> None:
+    store.blue = store.green = await store.box.endpoint(echo)
+    await store.apply()
+    crowd = Crowd(store, seed)
+    for number in range(40):
+        try:
+            await crowd.step()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, step {number}: {error}") from error
+    await crowd.end()
+    assert set(crowd.statuses) <= {200, 404, 503}
+    assert 200 in crowd.statuses
+    assert store.held == 0
+    assert store.box.of_service(stats.S_HELD_BYTES) == 0
+    refused = store.ended(stats.HELD_TIMED_OUT) + store.ended(stats.HELD_REFUSED)
+    assert crowd.statuses.count(503) <= refused <= crowd.statuses.count(503) + crowd.left
