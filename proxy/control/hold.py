@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from proxy.control.config.values import duration_text
 from proxy.control.decision import Author, Decision, because
 from proxy.control.refusal import Refused
 from proxy.control.state import Change, Holding, ServiceState
@@ -115,5 +116,7 @@ def _released(
     return Change(state=replace(state, hold=after), decisions=(record,))
 
 
-def _in_words(holding: Holding | None) -> dict[str, float | int] | None:
-    return None if holding is None else {"timeout_s": holding.timeout_s, "most": holding.most}
+def _in_words(holding: Holding | None) -> dict[str, str | int] | None:
+    if holding is None:
+        return None
+    return {"timeout": duration_text(holding.timeout_s), "most": holding.most}

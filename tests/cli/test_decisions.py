@@ -66,3 +66,13 @@ def test_following_shows_each_new_record_once(
     ran = turnout("decisions", "shop", "--follow")
     assert ran.code == 0
     assert [line.split()[0] for line in ran.out.splitlines()] == ["1", "2", "3"]
+
+
+def test_a_hold_and_a_release_read_as_what_they_are(admin: Any, turnout: Build) -> None:
+    bounds = {"timeout": "30s", "most": 1000}
+    held = record(8, what="hold", why="by hand", **{"from": None, "to": bounds})
+    released = record(9, what="release", why="by hand", **{"from": bounds, "to": None})
+    admin.set("GET /v1/services/shop/decisions", 200, [held, released])
+    first, second = turnout("decisions", "shop").out.splitlines()
+    assert first.endswith("shop  hold  timeout 30s, most 1000  by cli:ann@host: by hand")
+    assert second.endswith("release  timeout 30s, most 1000 -> none  by cli:ann@host: by hand")

@@ -33,7 +33,7 @@ def test_a_hold_remembers_who_why_and_since_when(shop: ServiceState, ann: Author
     assert (record.what, record.before, record.after) == (
         "hold",
         None,
-        {"timeout_s": 10.0, "most": 5},
+        {"timeout": "10s", "most": 5},
     )
     assert record.numbers == {"ttl_s": 300.0}
     assert record.why == "by hand: v42 looks good"
@@ -46,7 +46,7 @@ def test_a_second_hold_changes_the_bounds_and_keeps_the_beginning(
     change = hold(state, BOB, timeout_s=60.0)
     assert change.state.hold is not None
     assert (change.state.hold.since, change.state.hold.who) == (1000.0, "bob")
-    assert change.decisions[0].before == {"timeout_s": 10.0, "most": 1000}
+    assert change.decisions[0].before == {"timeout": "10s", "most": 1000}
 
 
 def test_a_hold_during_a_release_begins_anew(shop: ServiceState, ann: Author) -> None:
