@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.control import drains, verbs
+from proxy.control import drains, hold, verbs
 from proxy.control.config.load import load_text
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author
@@ -16,7 +16,7 @@ from proxy.control.reconcile import remove
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment, build
 from proxy.control.state import Filling, ServiceState
-from proxy.model import Drain, Preview, Route, Service, Snapshot, Sticky
+from proxy.model import Drain, Hold, Preview, Route, Service, Snapshot, Sticky
 from proxy.stats import SlotTable
 
 TEXT = """
@@ -184,3 +184,16 @@ def test_the_annotated_configuration_builds() -> None:
     book = SlotBook(SlotTable())
     snapshot = build(config, config.services, states, {}, book, revision=1, now=NOW)
     assert [each.name for each in snapshot.services] == sorted(config.services)
+
+
+def test_a_hold_has_its_times_on_the_clock_of_the_workers(
+    config: Config, shop_state: ServiceState
+) -> None:
+    author = Author(who="ann", at=990.0)
+    held = hold.hold(shop_state, author, timeout_s=20.0, most=50).state
+    expected = Hold(since_s=490.0, timeout_s=20.0, most=50)
+    assert build_one(config, held).services[0].hold == expected
+    released = hold.release(held, replace(author, at=998.0), held=3, over_s=5.0).state
+    expected = replace(expected, released_s=498.0, over_s=5.0)
+    assert build_one(config, released).services[0].hold == expected
+    assert build_one(config, shop_state).services[0].hold is None
