@@ -69,6 +69,33 @@ def route_path(value: Any) -> str:
     return path.rstrip("/") or "/"
 
 
+def request_path(value: Any) -> str:
+    """A path to ask for, with its query where there is one."""
+    expected = "a path such as /healthz or /health?full=1"
+    path = text(value, expected)
+    if not path.startswith("/"):
+        raise Wrong(f"is {quoted(path)}", expected + ", beginning with a slash", f"/{path}")
+    if not re.fullmatch(r"[!-~]+", path) or "#" in path:
+        raise Wrong(f"has a character that must be percent-encoded: {quoted(path)}", expected)
+    return path
+
+
+def authority(value: Any) -> str:
+    """What a Host header says, lower case: a name or an IP address, perhaps with a port."""
+    expected = "a host such as shop.internal or shop.internal:8443"
+    written = text(value, expected).lower()
+    name_part, port = written, ""
+    if match := re.fullmatch(r"(.*):([1-9][0-9]{0,4})", written):
+        name_part, port = match[1], match[2]
+    if name_part.startswith("[") and name_part.endswith("]"):
+        is_host = _is_ip(name_part[1:-1]) and ":" in name_part
+    else:
+        is_host = ":" not in name_part and (_is_ip(name_part) or _is_host_name(name_part))
+    if not is_host or int(port or 1) > 65_535:
+        raise Wrong(f"is {quoted(str(value))}", expected, _nearest_host(written))
+    return written
+
+
 def network(value: Any) -> str:
     """A network, or one address, whose forwarding headers are believed."""
     expected = "a network such as 10.0.0.0/8, or an address"

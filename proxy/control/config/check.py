@@ -15,6 +15,7 @@ from proxy.control.config.problem import Finding, Path, Wrong, dotted, either, n
 from proxy.control.config.schema import (
     MOST_POOLS,
     AdminConfig,
+    HealthConfig,
     PreviewConfig,
     RouteConfig,
     StickyConfig,
@@ -22,6 +23,9 @@ from proxy.control.config.schema import (
 from proxy.model import WHOLE
 
 T = TypeVar("T")
+
+SHORTEST_INTERVAL_S = 0.05
+"""Between two checks of an endpoint."""
 
 
 def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -42,6 +46,7 @@ def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _weights(path, service)
     yield from _sticky((*path, "sticky"), _mapping(service, "sticky"))
     yield from _cookies(path, service)
+    yield from _health((*path, "health"), _mapping(service, "health"))
 
 
 def _at_least_one(path: Path, value: Any) -> Iterator[Finding]:
@@ -195,6 +200,72 @@ def _cookies(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
             what=f"{quoted(name)} is the cookie of both sticky and preview",
             expected="two names",
         )
+
+
+def _health(path: Path, health: Mapping[str, Any]) -> Iterator[Finding]:
+    kind = health.get("type", _default(HealthConfig, "kind"))
+    if kind == "tcp":
+        for key in ("path", "statuses", "host", "headers"):
+            if key in health:
+                yield Finding(
+                    path=(*path, key),
+                    what="has no effect, since type: tcp only opens a connection",
+                    expected="type: http or https",
+                    at_key=True,
+                )
+    if (
+        interval := _parsed(values.duration, health.get("interval"))
+    ) and interval < SHORTEST_INTERVAL_S:
+        yield Finding(
+            path=(*path, "interval"),
+            what=f"is {values.duration_text(interval)}, which would be an attack",
+            expected=f"at least {values.duration_text(SHORTEST_INTERVAL_S)}",
+        )
+    if kind != "https" and _parsed(values.boolean, health.get("verify")) is False:
+        yield Finding(
+            path=(*path, "verify"),
+            what=f"has no effect without a certificate, which type: {kind} has not",
+            expected="type: https",
+            at_key=True,
+        )
+    yield from _check_headers((*path, "headers"), _mapping(health, "headers"))
+
+
+def _check_headers(path: Path, headers: Mapping[str, Any]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for name in headers:
+        here, lowered = (*path, name), str(name).lower()
+        try:
+            values.token(name)
+        except Wrong as wrong:
+            yield Finding(path=here, what=wrong.what, expected=wrong.expected, at_key=True)
+        if lowered in _NOT_FOR_CHECKS:
+            meant = "the key host beside headers" if lowered == "host" else ""
+            yield Finding(
+                path=here,
+                what="is not for a check to send",
+                expected=meant or "a header of the request, not of the connection",
+                at_key=True,
+            )
+        elif (first := seen.setdefault(lowered, name)) != name:
+            yield Finding(path=here, what=f"is the same header as {first}", at_key=True)
+
+
+_NOT_FOR_CHECKS = frozenset(
+    {
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+    }
+)
+"""Headers that say how the request is framed or carried: ours to set."""
 
 
 def _unknown_pool(

@@ -153,6 +153,21 @@ defaults:
 defaults:
   sticky: {by: cookie, max_idle: 30m, on_zero: finish, secret: "${STICKY_SECRET:-}"}
 """,
+    "services.NAME.health": """\
+defaults:
+  health: {path: /healthz, interval: 2s, timeout: 2s, rise: 2, fall: 3, statuses: "200-399"}
+services:
+  shop:
+    routes: [{host: shop.example.com}]
+    pools: {blue: {endpoints: ["127.0.0.1:9001"]}}
+    active: blue
+    health: {path: "/ready?deep=1", host: shop.internal, headers: {X-Probe: turnout}}
+  mail:
+    routes: [{host: mail.example.com}]
+    pools: {blue: {endpoints: ["127.0.0.1:9201"]}}
+    active: blue
+    health: off
+""",
     "services.NAME.timeouts": """\
 defaults:
   timeouts: {connect: 2s, response: 30s, tunnel_idle: 1h}

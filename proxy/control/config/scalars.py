@@ -43,6 +43,13 @@ def choice(*options: str) -> BeforeValidator:
     return BeforeValidator(partial(values.choice, options=options))
 
 
+def or_off(schema: dict[str, Any]) -> None:
+    """Tell editors that the word `off` may stand instead of the mapping."""
+    schema["anyOf"] = [
+        {"const": "off"} if each == {"type": "null"} else each for each in schema["anyOf"]
+    ]
+
+
 def _hide(secret: SecretStr | None) -> str | None:
     return "***" if secret else ("" if secret is not None else None)
 
@@ -109,6 +116,31 @@ Bind = Annotated[str, Kind("an address"), BeforeValidator(addresses.bind), _text
 Host = Annotated[str, Kind("a host"), BeforeValidator(addresses.host), _text(".+")]
 RoutePath = Annotated[str, Kind("a path"), BeforeValidator(addresses.route_path), _text("/[^?# ]*")]
 Network = Annotated[str, Kind("a network"), BeforeValidator(addresses.network), _text(".+")]
+RequestPath = Annotated[
+    str, Kind("a path"), BeforeValidator(addresses.request_path), _text("/[^# ]*")
+]
+Authority = Annotated[str, Kind("a host"), BeforeValidator(addresses.authority), _text("[^/ ]+")]
+Statuses = Annotated[
+    tuple[tuple[int, int], ...],
+    Kind("status codes"),
+    BeforeValidator(values.statuses),
+    PlainSerializer(values.statuses_text, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 200, "maximum": 599},
+                {"type": "string", "pattern": rf"^({values.STATUSES})$|\$\{{"},
+            ]
+        }
+    ),
+]
+HeaderValue = Annotated[
+    SecretStr,
+    Kind("a string"),
+    BeforeValidator(values.header_value),
+    _hidden,
+    WithJsonSchema({"type": "string"}),
+]
 Release = Annotated[
     str | None,
     Kind("a string"),

@@ -25,8 +25,10 @@ from proxy.control.config import addresses, values
 from proxy.control.config.scalars import (
     FROM_ENVIRONMENT,
     Address,
+    Authority,
     Bind,
     Duration,
+    HeaderValue,
     Host,
     Key,
     Kind,
@@ -37,20 +39,25 @@ from proxy.control.config.scalars import (
     PositiveDuration,
     PositiveSize,
     Release,
+    RequestPath,
     RoutePath,
     Secret,
     SigningSecret,
     Size,
+    Statuses,
     StickyKind,
     Switch,
     Text,
     Token,
     choice,
     integer,
+    or_off,
 )
 from proxy.model import WHOLE, Balance, LogFormat, OnUnavailable, OnZero, StickyBy
 
 MOST_POOLS = 2
+
+CheckKind = Literal["http", "https", "tcp"]
 
 
 class Section(BaseModel):
@@ -257,6 +264,47 @@ class StickyConfig(Section):
         return self.kind.partition(":")[2] or None
 
 
+class HealthConfig(Section):
+    """Active checks of every endpoint. An endpoint that is new gets nothing before its first pass."""
+
+    kind: Annotated[CheckKind, choice("http", "https", "tcp")] = Field(
+        default="http",
+        alias="type",
+        description="`http` and `https` send a GET; `tcp` only opens a connection.",
+    )
+    path: RequestPath = Field(default="/healthz", description="What is asked for.")
+    interval: PositiveDuration = Field(
+        default=2.0,
+        description="The longest time from one check of an endpoint to the next; "
+        "a little less by chance, so that not all are checked in the same moment.",
+    )
+    timeout: PositiveDuration = Field(
+        default=2.0, description="How long an answer may take before the check has failed."
+    )
+    rise: Annotated[int, *integer(1, 1000, "a number")] = Field(
+        default=2, description="Passes in a row that bring an endpoint up again."
+    )
+    fall: Annotated[int, *integer(1, 1000, "a number")] = Field(
+        default=3, description="Failures in a row that take an endpoint down."
+    )
+    statuses: Statuses = Field(
+        default=((200, 399),),
+        description="Answers that pass, such as `200-399` or `200-299,401`. "
+        "Redirections are not followed.",
+    )
+    host: Authority | None = Field(
+        default=None,
+        description="The `Host` header, and for `https` the name in the certificate. "
+        "Without it: the endpoint's own address.",
+    )
+    headers: dict[str, HeaderValue] = Field(
+        default={}, description="Headers to send along; their values are shown as `***`."
+    )
+    verify: Switch = Field(
+        default=True, description="For `https`: whether the certificate must be valid."
+    )
+
+
 class ServiceTimeouts(Section):
     connect: PositiveDuration = Field(
         default=5.0, description="How long connecting to an endpoint may take."
@@ -328,6 +376,16 @@ class ServiceDefaults(Section):
         description="How a pool's endpoints share its requests: `least_requests` (the less busy "
         "of two drawn by weight), `round_robin` (in turn, by weight), or `hash` (the same "
         "client to the same endpoint, as far as possible).",
+    )
+    health: Annotated[
+        HealthConfig | None,
+        Kind("a mapping, or `off`"),
+        BeforeValidator(values.off_is_none),
+    ] = Field(
+        default=None,
+        description="Active checks of the endpoints; `{}` for the defaults. Without it, or `off`: "
+        "none, and an endpoint counts as up while it can be connected to.",
+        json_schema_extra=or_off,
     )
     timeouts: ServiceTimeouts = Field(
         default=ServiceTimeouts(), description="Patience with endpoints and bodies."

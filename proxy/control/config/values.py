@@ -23,6 +23,8 @@ NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar of RFC 9110, no password
 STICKY = rf"none|cookie|client_ip|header:{TOKEN}"
 
+STATUSES = r"[2-5][0-9]{2}(-[2-5][0-9]{2})?( *, *[2-5][0-9]{2}(-[2-5][0-9]{2})?)*"
+
 MOST_WORKERS = 256
 LONGEST_DURATION_S = 10 * 365 * 86_400.0
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -200,6 +202,51 @@ def sticky_by(value: Any) -> str:
     if isinstance(value, str) and value.split(":")[0].strip() == "header":
         raise Wrong(f"is {quoted(value)}", either(kinds), "header:X-User-Id")
     return choice(value, kinds)
+
+
+def off_is_none(value: Any) -> Any:
+    """A mapping as it is; `off`, the word for going without it, as None.
+
+    Tools that write files by YAML 1.1 turn `off` into false, so that is the same here.
+    """
+    if value == "off" or value is False:
+        return None
+    if isinstance(value, str):
+        raise Wrong(f"is {kind_of(value)}", "a mapping, or off", nearest(value, ["off"]))
+    return value
+
+
+def statuses(value: Any) -> tuple[tuple[int, int], ...]:
+    """Ranges of status codes, first and last: `200-399`, `"200-299,401"`."""
+    expected = 'final status codes such as "200-399" or "200-299,401"'
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not re.fullmatch(STATUSES, value):
+        raise Wrong(f"is {kind_of(value)}", expected)
+    found = []
+    for part in value.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        found.append((int(first), int(last or first)))
+        if found[-1][0] > found[-1][1]:
+            raise Wrong(f"has {quoted(part)}, which ends before it begins", expected)
+    return tuple(found)
+
+
+def statuses_text(ranges: Sequence[tuple[int, int]]) -> str:
+    return ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in ranges)
+
+
+def header_value(value: Any) -> str:
+    """What a header may carry, perhaps a secret: what is wrong is said without showing it."""
+    if not isinstance(value, str):
+        kind = "empty" if value is None else "no string"
+        raise Wrong(f"is {kind}", "a string, in quotes")
+    if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", value):
+        raise Wrong(
+            "has a character that no header can carry",
+            "plain characters, and no space at either end",
+        )
+    return str(value)
 
 
 def release(value: Any) -> str | None:

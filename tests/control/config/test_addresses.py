@@ -190,3 +190,29 @@ def test_what_is_no_network_is_refused(written: str, meant: str) -> None:
     with pytest.raises(Wrong) as caught:
         addresses.network(written)
     assert caught.value.suggestion == meant
+
+
+@pytest.mark.parametrize(
+    "written", ["shop.internal", "Shop.Internal:8443", "10.0.0.1", "10.0.0.1:80", "[::1]:9000"]
+)
+def test_a_host_header_is_a_name_or_an_address_perhaps_with_a_port(written: str) -> None:
+    assert addresses.authority(written) == written.lower()
+
+
+@pytest.mark.parametrize(
+    "written", ["*.a.b", "a b", "a:0", "a:99999", "::1", "http://a", "", "a/b"]
+)
+def test_what_is_no_host_header_is_refused(written: str) -> None:
+    with pytest.raises(Wrong):
+        addresses.authority(written)
+
+
+@pytest.mark.parametrize("written", ["/", "/healthz", "/h?full=1&a=%20"])
+def test_a_path_to_ask_for_may_have_a_query(written: str) -> None:
+    assert addresses.request_path(written) == written
+
+
+@pytest.mark.parametrize("written", ["healthz", "/a b", "/a#b", "/ä", "", 3])
+def test_what_no_request_line_carries_is_no_path(written: Any) -> None:
+    with pytest.raises(Wrong):
+        addresses.request_path(written)

@@ -248,3 +248,58 @@ TREES = st.recursive(
 def test_values_of_any_shape_are_passed_over_or_found_wrong(tree: dict[str, Any]) -> None:
     for finding in check(tree):
         assert finding.what
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [
+        (
+            "{type: tcp, path: /up}",
+            (
+                "t.yaml:10:25: services.shop.health.path: has no effect, since type: tcp only opens "
+                "a connection (expected type: http or https)"
+            ),
+        ),
+        (
+            "{verify: false}",
+            (
+                "t.yaml:10:14: services.shop.health.verify: has no effect without a certificate, which "
+                "type: http has not (expected type: https)"
+            ),
+        ),
+        (
+            "{interval: 1ms}",
+            (
+                "t.yaml:10:24: services.shop.health.interval: is 1ms, which would be an attack "
+                "(expected at least 50ms)"
+            ),
+        ),
+        (
+            "{headers: {Host: a}}",
+            (
+                "t.yaml:10:24: services.shop.health.headers.Host: is not for a check to send "
+                "(expected the key host beside headers)"
+            ),
+        ),
+        (
+            "{headers: {Content-Length: '4'}}",
+            (
+                "t.yaml:10:24: services.shop.health.headers.Content-Length: is not for a check to send "
+                "(expected a header of the request, not of the connection)"
+            ),
+        ),
+        (
+            "{headers: {X-A: a, x-a: b}}",
+            "t.yaml:10:32: services.shop.health.headers.x-a: is the same header as X-A",
+        ),
+        (
+            "{headers: {'X A': a}}",
+            (
+                't.yaml:10:24: services.shop.health.headers["X A"]: is "X A" '
+                "(expected a name of letters, digits and hyphens)"
+            ),
+        ),
+    ],
+)
+def test_checks_that_make_no_sense_are_refused(problems: Problems, health: str, said: str) -> None:
+    assert problems(service=f"    health: {health}\n") == [said]

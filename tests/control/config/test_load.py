@@ -201,7 +201,6 @@ def test_defaults_of_another_shape_are_refused(problems: Problems, defaults: str
 @pytest.mark.parametrize(
     "key",
     [
-        "health: {path: /}",
         "ejection: off",
         "slow_start: 0s",
         "retry: {attempts: 1}",

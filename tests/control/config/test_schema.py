@@ -125,7 +125,7 @@ def test_every_key_is_described_in_a_sentence() -> None:
 
 def test_keys_of_later_capabilities_do_not_exist() -> None:
     known = {key for section in _sections(Config) for key in fields_of(section)}
-    later = {"health", "ejection", "slow_start", "retry", "errors", "guard", "rollout", "tls"}
+    later = {"ejection", "slow_start", "retry", "errors", "guard", "rollout", "tls"}
     assert not known & (later | {"proxy_protocol", "per_endpoint_connections"})
 
 
@@ -166,3 +166,36 @@ def test_the_json_schemas_patterns_take_its_own_defaults_and_the_environment() -
 def test_a_new_dictionary_each_time_so_that_nobody_spoils_the_schema() -> None:
     json_schema().clear()
     assert json_schema()
+
+
+def test_active_checks_are_on_with_defaults_off_or_absent(load: Load) -> None:
+    assert load().services["shop"].health is None
+    assert load(service="    health: off\n").services["shop"].health is None
+    health = load(service="    health: {}\n").services["shop"].health
+    assert health is not None
+    assert (health.kind, health.path, health.interval, health.timeout) == (
+        "http",
+        "/healthz",
+        2.0,
+        2.0,
+    )
+    assert (health.rise, health.fall, health.statuses) == (2, 3, ((200, 399),))
+
+
+def test_a_service_takes_checks_from_the_defaults_and_may_switch_them_off(
+    load: Load, minimal: str
+) -> None:
+    defaults = "defaults:\n  health: {path: /up, fall: 5}\n"
+    inherited = load(minimal + "    health: {fall: 2}\n" + defaults).services["shop"].health
+    assert inherited is not None
+    assert (inherited.path, inherited.fall) == ("/up", 2)
+    assert load(minimal + "    health: off\n" + defaults).services["shop"].health is None
+
+
+def test_headers_of_checks_are_shown_to_nobody(load: Load) -> None:
+    text = "    health: {headers: {Authorization: Bearer hush}, statuses: '200, 301-302'}\n"
+    config = load(service=text)
+    assert "hush" not in str(config.view()) + repr(config)
+    health = config.view()["services"]["shop"]["health"]
+    assert health["headers"] == {"Authorization": "***"}
+    assert health["statuses"] == "200,301-302"

@@ -281,3 +281,44 @@ def test_a_slip_in_what_clients_are_recognised_by(written: str, meant: str) -> N
     with pytest.raises(Wrong) as caught:
         values.sticky_by(written)
     assert caught.value.suggestion == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "ranges", "shown"),
+    [
+        ("200-399", ((200, 399),), "200-399"),
+        (204, ((204, 204),), "204"),
+        ("200-299, 401", ((200, 299), (401, 401)), "200-299,401"),
+    ],
+)
+def test_statuses_are_ranges_and_single_codes(
+    written: Any, ranges: tuple[tuple[int, int], ...], shown: str
+) -> None:
+    assert values.statuses(written) == ranges
+    assert values.statuses_text(ranges) == shown
+
+
+@pytest.mark.parametrize("written", ["", "2xx", "100", "600", "300-200", "200-", True, None, [200]])
+def test_what_is_no_final_status_is_refused(written: Any) -> None:
+    with pytest.raises(Wrong):
+        values.statuses(written)
+
+
+@pytest.mark.parametrize("written", [{}, None, {"path": "/"}])
+def test_a_mapping_that_may_be_off_stays_what_it_is(written: Any) -> None:
+    assert values.off_is_none(written) is written
+    assert values.off_is_none("off") is None
+    assert values.off_is_none(value=False) is None
+
+
+@pytest.mark.parametrize("written", ["of", "on", "none"])
+def test_what_is_neither_a_mapping_nor_off_says_so(written: Any) -> None:
+    with pytest.raises(Wrong, match="a mapping, or off"):
+        values.off_is_none(written)
+
+
+@pytest.mark.parametrize("written", ["a\r\nb: c", " a", "ä", 3, None])
+def test_a_value_that_no_header_carries_is_refused_without_being_shown(written: Any) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.header_value(written)
+    assert "b: c" not in str(caught.value)
