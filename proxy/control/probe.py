@@ -18,11 +18,11 @@ async def probe_connect(address: str) -> str | None:
     """Open a TCP or unix connection and close it again."""
     try:
         async with asyncio.timeout(PROBE_S):
-            writer = await _connect(address)
+            writer = await connect(address)
     except TimeoutError:
         return f"no connection within {PROBE_S:g} s"
     except (OSError, ValueError) as error:
-        return _in_words(error)
+        return in_words(error)
     writer.transport.abort()  # nothing was sent, so there is nothing to wait for
     return None
 
@@ -52,7 +52,7 @@ async def _ask(probe: Probe, address: str) -> str | None:
     return await probe(address)
 
 
-async def _connect(address: str) -> asyncio.StreamWriter:
+async def connect(address: str) -> asyncio.StreamWriter:
     if address.startswith("unix:"):
         _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
     else:
@@ -69,11 +69,11 @@ def _result(task: asyncio.Task[str | None]) -> str | None:
     if not task.done() or task.cancelled():
         return "not asked to the end"
     if error := task.exception():
-        return _in_words(error)
+        return in_words(error)
     return task.result()
 
 
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()
     text = str(error) or type(error).__name__
