@@ -21,17 +21,20 @@ import structlog
 from proxy import __version__
 from proxy.clock import Clock, SystemClock
 from proxy.control import drains, given, hold, verbs, views
+from proxy.control.checkup import Checkup
 from proxy.control.config.load import Loaded, load_file, load_text
 from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author, Decision, iso_utc
 from proxy.control.drain_view import Subject, find, subjects, undone
 from proxy.control.fleet import Fleet
+from proxy.control.health import HealthBook
 from proxy.control.hold_shares import HoldShares
 from proxy.control.ledger import BindProblems, Ledger
 from proxy.control.lookout import Lookout
 from proxy.control.percent import hundredths
 from proxy.control.probe import Probe, probe_all, probe_connect
+from proxy.control.prober import NetworkProber, Prober
 from proxy.control.pulse import Pulse
 from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
@@ -66,6 +69,7 @@ class Controller:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         probe: Probe = probe_connect,
+        prober: Prober | None = None,
         watch_file: bool = True,
     ) -> None:
         # Fixed.
@@ -79,7 +83,10 @@ class Controller:
         # Changes.
         store = Store(Path(loaded.config.state))
         self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
-        self._lookout = Lookout(self._ledger, fleet)
+        self.health = HealthBook(fleet.board, self._ledger.book, self._clock)
+        self.checkup = Checkup(self.health, prober or NetworkProber(), store, self._rng)
+        self._ledger.before_apply.append(self.checkup.follow)
+        self._lookout = Lookout(self._ledger, fleet, self.health)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._pulse = Pulse(fleet.board, self._clock)
         hold_shares = HoldShares(fleet.board, fleet.totals, self._ledger.book)
@@ -117,6 +124,7 @@ class Controller:
         await asyncio.gather(*self._background, return_exceptions=True)
         self._background.clear()
         async with self._lock:
+            await self.checkup.stop()
             await self._ledger.store.close()
 
     def begin_shutdown(self) -> None:
@@ -421,6 +429,14 @@ class Controller:
                     log.exception("warm_failed", service=before.name, pool=pool)
 
     async def _check_ready(self, state: ServiceState, to: str, *, beside: str | None) -> None:
+        """Refuse a pool that cannot take over, by its checks where it has some."""
+        if self._ledger.setup.services[state.name].health is not None:
+            await self.checkup.ask_again(state.name, to)
+            problems = self._lookout.problems(state, to)
+            has = None if beside is None else self._lookout.problems(state, beside)
+            wanted = None if has is None else sum(each is None for each in has.values())
+            verbs.check_ready(state, to, problems, beside=beside, available=wanted)
+            return
         problems = await probe_all(
             self._probe,
             state.usable(to),
@@ -432,6 +448,7 @@ class Controller:
     async def _restore(self) -> None:
         """Take up the stored layer, the times that ran out meanwhile, and the file as it is now."""
         stored = await self._ledger.open()
+        self.health.remember(stored.health)
         self._secret = stored.secret or secrets.token_hex(32)
         around = self._around()
         self._ledger.setup = replace(
@@ -448,7 +465,9 @@ class Controller:
             why=self._ledger.store.problem or "started",
         )
         step = replace(step, decisions=(started, *step.decisions))
-        await self._ledger.commit(step, secret=self._secret, check_binds=True)
+        await self._ledger.commit(
+            step, secret=self._secret, check_binds=True, first=self.checkup.first_round
+        )
 
     async def _reload(self, who: str) -> View:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from proxy.control.config.schema import PoolConfig, ServiceConfig
 from proxy.control.drains import DrainRules
+from proxy.control.prober import CheckSettings
 from proxy.control.state import Declared, Filling, Member
+from proxy.policy.health import Thresholds
 
 
 def declared(service: ServiceConfig) -> Declared:
@@ -22,6 +24,24 @@ def drain_rules(service: ServiceConfig) -> DrainRules:
         streams_s=service.drain.streams,
         spread_s=service.drain.spread,
         keeps_bound=service.sticky.by == "cookie" and service.sticky.on_zero == "finish",
+    )
+
+
+def check_settings(service: ServiceConfig) -> CheckSettings | None:
+    """How the endpoints are checked; None when they are not."""
+    health = service.health
+    if health is None:
+        return None
+    return CheckSettings(
+        kind=health.kind,
+        path=health.path,
+        host=health.host,
+        headers={name: value.get_secret_value() for name, value in health.headers.items()},
+        statuses=health.statuses,
+        verify=health.verify,
+        interval_s=health.interval,
+        timeout_s=health.timeout,
+        limits=Thresholds(rise=health.rise, fall=health.fall),
     )
 
 

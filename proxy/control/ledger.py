@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,10 +74,16 @@ class Ledger:
         return stored
 
     async def commit(
-        self, step: Step, *, secret: str | None = None, check_binds: bool = False
+        self,
+        step: Step,
+        *,
+        secret: str | None = None,
+        check_binds: bool = False,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> list[Record]:
         """Make a step true for good and everywhere; raises before anything has changed, or never.
 
+        `first` is waited for before it is applied.
         Raises Unavailable when the store does not take it, BindProblems when a socket cannot
         be opened, Refused when there are too many endpoints to count for.
         """
@@ -105,6 +111,8 @@ class Ledger:
             log.info("decision", **record)
         for told in self.before_apply:
             told(after)
+        if first is not None:
+            await first()
         await self.apply()
         return records
 

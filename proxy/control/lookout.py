@@ -9,9 +9,11 @@ from proxy.control.declared import drain_rules
 from proxy.control.drain_view import Subject, drain_view
 from proxy.control.drains import DrainRules
 from proxy.control.fleet import Fleet, InFlight
+from proxy.control.health import HealthBook
 from proxy.control.ledger import Ledger
 from proxy.control.refusal import NotFound
 from proxy.control.state import ServiceState
+from proxy.model import Service
 
 View = dict[str, Any]
 
@@ -21,9 +23,10 @@ MOST_ITEMS = 1_000
 class Lookout:
     """Answers from memory and counters; changes nothing."""
 
-    def __init__(self, ledger: Ledger, fleet: Fleet) -> None:
+    def __init__(self, ledger: Ledger, fleet: Fleet, health: HealthBook) -> None:
         self._ledger = ledger
         self._fleet = fleet
+        self._health = health
 
     def state(self, name: str) -> ServiceState:
         """Return the state of a service, one that is leaving too."""
@@ -38,8 +41,8 @@ class Lookout:
 
     def service(self, name: str) -> View:
         state = self.state(name)
-        shown = next(each for each in self._ledger.snapshot.services if each.name == name)
-        view = views.service_view(shown, state, self.rules(name), self._gaze())
+        shown = self._shown(name)
+        view = views.service_view(shown, state, self.rules(name), self.gaze())
         view["applied"] = self._ledger.apply_problem is None
         return view
 
@@ -59,19 +62,38 @@ class Lookout:
 
     def not_ready(self) -> list[str]:
         """A sentence for each reason why traffic should not come yet."""
-        problem, gaze = self._ledger.apply_problem, self._gaze()
+        problem, gaze = self._ledger.apply_problem, self.gaze()
         reasons = [problem] if problem else []
         reasons += self._workers_behind()
-        reasons += [
-            f"{service.name} has no available endpoint"
-            for service in self._ledger.snapshot.services
-            if service.routes and not views.has_available_endpoint(service, gaze)
-        ]
+        for service in self._ledger.snapshot.services:
+            why = views.why_unavailable(service, gaze) if service.routes else None
+            if why is not None:
+                reasons.append(f"{service.name} has no available endpoint{why}")
         return reasons
 
-    def _gaze(self) -> views.Gaze:
+    def problems(self, state: ServiceState, pool: str) -> dict[str, str | None]:
+        """Why each endpoint of a pool that is not drained by hand cannot take traffic; None if it can."""
+        gaze, usable = self.gaze(), state.usable(pool)
+        (shown,) = (each for each in self._shown(state.name).pools if each.name == pool)
+        return {
+            endpoint.address: gaze.problem(state.name, shown, endpoint)
+            for endpoint in shown.endpoints
+            if endpoint.address in usable
+        }
+
+    def gaze(self) -> views.Gaze:
+        """What a view is made from, now."""
         ledger = self._ledger
-        return views.Gaze(totals=self._fleet.totals, gauges=ledger.gauges, now=ledger.now())
+        return views.Gaze(
+            totals=self._fleet.totals,
+            gauges=ledger.gauges,
+            board=self._fleet.board,
+            health=self._health,
+            now=ledger.now(),
+        )
+
+    def _shown(self, name: str) -> Service:
+        return next(each for each in self._ledger.snapshot.services if each.name == name)
 
     def _workers_behind(self) -> list[str]:
         workers = [each for each in self._fleet.workers() if each.up]

@@ -41,7 +41,7 @@ class CheckSettings:
     verify: bool = True
     interval_s: float = 2.0
     timeout_s: float = 2.0
-    limits: Thresholds = Thresholds()
+    limits: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

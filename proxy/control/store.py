@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy.control import codec
+from proxy.control import codec, health
+from proxy.control.health import Checked, Key
 from proxy.control.keys import Ring, Rings, StickyKey
 from proxy.control.refusal import Unavailable
 from proxy.control.state import ServiceState
@@ -37,6 +38,10 @@ _TABLES = (
     "CREATE TABLE rings (service TEXT PRIMARY KEY, keys TEXT NOT NULL)",
     "CREATE TABLE decisions (id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL)",
 )
+_LATER_TABLES = (
+    "CREATE TABLE IF NOT EXISTS health (service TEXT PRIMARY KEY, endpoints TEXT NOT NULL)",
+)
+"""Those that a store made by an earlier version has not; it loses nothing by getting them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class Stored:
     """The one made once, for services whose configuration gives none."""
     states: Mapping[str, ServiceState] = field(default_factory=dict)
     rings: Rings = field(default_factory=dict)
+    health: health.Stored = field(default_factory=dict)
     decisions: tuple[Record, ...] = ()
 
 
@@ -116,6 +122,15 @@ class Store:
             self._last_id = numbered[-1]["id"]
         return numbered
 
+    async def write_health(self, changed: Mapping[str, Mapping[Key, Checked] | None]) -> None:
+        """Keep the health of whole services; None for one that has no checks any more.
+
+        It is no change of anybody's: it has neither a revision nor a record.
+        """
+        await self._in_thread(
+            lambda attempt: self._commit(attempt, lambda it: _put_health(it, changed))
+        )
+
     async def close(self) -> None:
         await self._in_thread(lambda _: self._close())
 
@@ -178,21 +193,28 @@ class Store:
             raise _DamagedError(str(error)) from error
 
     def _write(self, attempt: _Attempt, change: Write) -> list[Record]:
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            if self._is_in_doubt:
+                self._write_again(connection)
+            return _execute(connection, change)
+
+        return self._commit(attempt, work)
+
+    def _commit(self, attempt: _Attempt, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do the work in one transaction: all of it, or nothing."""
         connection = self._connection
         if connection is None:
             raise Unavailable("the state store is closed")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if self._is_in_doubt:
-                self._write_again(connection)
-            numbered = _execute(connection, change)
+            result = work(connection)
             attempt.check()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return numbered
+        return result
 
     def _write_again(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM services")
@@ -245,7 +267,10 @@ def _load(connection: sqlite3.Connection) -> Stored:
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if meta.get("format") != FORMAT:
         raise _DamagedError(f"format {meta.get('format')}, expected {FORMAT}")
+    for statement in _LATER_TABLES:
+        connection.execute(statement)
     decisions = connection.execute("SELECT id, record FROM decisions ORDER BY id")
+    checked = connection.execute("SELECT service, endpoints FROM health")
     states = connection.execute("SELECT name, state FROM services")
     rings = connection.execute("SELECT service, keys FROM rings")
     return Stored(
@@ -253,6 +278,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
         secret=meta.get("secret", ""),
         states={name: codec.from_plain(json.loads(state)) for name, state in states},
         rings={service: _ring(json.loads(keys)) for service, keys in rings},
+        health={service: health.from_plain(service, json.loads(each)) for service, each in checked},
         decisions=tuple({"id": number} | json.loads(record) for number, record in decisions),
     )
 
@@ -286,14 +312,23 @@ def _put_rings(connection: sqlite3.Connection, rings: Mapping[str, Ring | None])
         _put(connection, "rings", service, keys)
 
 
+def _put_health(
+    connection: sqlite3.Connection, changed: Mapping[str, Mapping[Key, Checked] | None]
+) -> None:
+    for service, known in changed.items():
+        _put(connection, "health", service, _json(health.to_plain(known)) if known else None)
+
+
 _UPSERTS = {
     "meta": "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
     "services": "INSERT OR REPLACE INTO services (name, state) VALUES (?, ?)",
     "rings": "INSERT OR REPLACE INTO rings (service, keys) VALUES (?, ?)",
+    "health": "INSERT OR REPLACE INTO health (service, endpoints) VALUES (?, ?)",
 }
 _DELETES = {
     "services": "DELETE FROM services WHERE name = ?",
     "rings": "DELETE FROM rings WHERE service = ?",
+    "health": "DELETE FROM health WHERE service = ?",
 }
 
 

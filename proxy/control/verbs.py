@@ -52,22 +52,34 @@ def check_switch(state: ServiceState, to: str) -> None:
 
 
 def check_ready(
-    state: ServiceState, to: str, problems: Mapping[str, str | None], *, beside: str | None = None
+    state: ServiceState,
+    to: str,
+    problems: Mapping[str, str | None],
+    *,
+    beside: str | None = None,
+    available: int | None = None,
 ) -> None:
-    """Refuse a pool with nothing ready, or with fewer ready than half of `beside` has.
+    """Refuse a pool with nothing ready, or with fewer ready than half of what `beside` has.
 
-    `problems` tells for each address why it is not ready, None when it is.
+    `problems` tells for each address why it is not ready, None when it is; `available` how
+    many endpoints of `beside` can take traffic, where that is known.
     """
     ready = [address for address, problem in problems.items() if problem is None]
     said = "; ".join(f"{address}: {problem}" for address, problem in problems.items() if problem)
     if not ready:
-        raise Refused(f"{to} is not ready: {said or _no_endpoint(state, to)}")
-    wanted = len(state.usable(beside)) if beside else 0
+        why = f"{said} ({_FORCE})" if said else _no_endpoint(state, to)
+        raise Refused(f"{to} is not ready: {why}")
+    wanted = available if available is not None else len(state.usable(beside)) if beside else 0
     if 2 * len(ready) < wanted:
         raise Refused(
             f"{to} is not ready: {len(ready)} of its {len(problems)} endpoints can take traffic, "
-            f"fewer than half of the {wanted} of {beside}" + (f"; {said}" if said else "")
+            f"fewer than half of the {wanted} of {beside}"
+            + (f"; {said}" if said else "")
+            + f" ({_FORCE})"
         )
+
+
+_FORCE = "--force overrides"
 
 
 def enough_ready(state: ServiceState, beside: str | None) -> int:

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.control import availability
+from proxy.control.availability import Facts
 from proxy.control.decision import iso_utc
 from proxy.control.drain_view import main_drain_view
 from proxy.control.drains import DrainRules
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import FleetGauges
+from proxy.control.health import HealthBook
 from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
 from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
@@ -29,10 +32,14 @@ from proxy.stats import (
     P_IN_FLIGHT,
     P_PASSED_OVER,
     P_STALE,
+    Board,
     Totals,
 )
 
 View = dict[str, Any]
+
+MOST_REASONS = 5
+"""Endpoints that are named where a service has none available."""
 
 _ANSWERS = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -43,7 +50,25 @@ class Gaze:
 
     totals: Totals
     gauges: FleetGauges
+    board: Board
+    health: HealthBook
     now: Moment
+
+    def facts(self, service: str, pool: Pool, endpoint: Endpoint) -> Facts:
+        """What is true of an endpoint at this moment."""
+        return availability.facts(
+            self.board.state(endpoint.slot),
+            has_checks=self.health.get((service, pool.name, endpoint.address)) is not None,
+            draining=endpoint.drain is not None,
+            pool_draining=pool.drain is not None,
+            reachable=is_reachable(endpoint, self.totals, self.now.monotonic),
+        )
+
+    def problem(self, service: str, pool: Pool, endpoint: Endpoint) -> str | None:
+        """Why an endpoint cannot take traffic, in words; None when only a drain keeps it away."""
+        known = self.health.get((service, pool.name, endpoint.address))
+        found = self.facts(service, pool, endpoint)
+        return availability.problem(found, known.words if known else None)
 
 
 def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze: Gaze) -> View:
@@ -80,25 +105,30 @@ def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
         "draining": pool.drain is not None,
         "in_flight": dict(zip(CLASSES, in_flight, strict=True)),
         "endpoints": [
-            _endpoint(pool, each, gaze) | {"leaving": each.address in leaving}
+            _endpoint(state.name, pool, each, gaze) | {"leaving": each.address in leaving}
             for each in pool.endpoints
         ],
     }
 
 
-def _endpoint(pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
+def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
     totals, slot = gaze.totals, endpoint.slot
-    reachable = is_reachable(endpoint, totals, gaze.now.monotonic)
-    draining = is_draining(pool, endpoint)
+    found = gaze.facts(service, pool, endpoint)
+    known = gaze.health.get((service, pool.name, endpoint.address))
     return {
         "address": endpoint.address,
         "weight": endpoint.weight,
-        "available": reachable and not draining,
-        "up": reachable,
-        "reachable": reachable,
-        "last_check": None,
-        "ejected": False,
-        "draining": draining,
+        "available": found.available,
+        "state": found.state,
+        "up": found.up,
+        "checked": found.checked,
+        "last_check": known.words if known else None,
+        "last_check_at": known.last_check_at if known else None,
+        "since": iso_utc(known.since) if known else None,
+        "ejected": found.ejected,
+        "asks_to_drain": found.asks_to_drain,
+        "draining": found.draining or found.pool_draining,
+        "reachable": found.reachable,
         "in_flight": totals.gauge(slot + E_IN_FLIGHT),
         "idle": totals.gauge(slot + E_IDLE),
         "requests": totals.counter(slot + E_REQUESTS),
@@ -126,24 +156,24 @@ def hold_view(service: str, holding: Holding, gaze: Gaze) -> View:
     }
 
 
-def is_draining(pool: Pool, endpoint: Endpoint) -> bool:
-    return pool.drain is not None or endpoint.drain is not None
-
-
 def is_reachable(endpoint: Endpoint, totals: Totals, monotonic: float) -> bool:
     """Whether a worker would try the endpoint now; without workers nothing speaks against it."""
     until = totals.each(endpoint.slot + E_UNREACHABLE_MS).values()
     return not until or any(each <= monotonic * 1000.0 for each in until)
 
 
-def has_available_endpoint(service: Service, gaze: Gaze) -> bool:
-    """Whether new traffic of the service, as its weights are, finds an endpoint."""
-    return any(
-        is_reachable(endpoint, gaze.totals, gaze.now.monotonic) and not is_draining(pool, endpoint)
-        for pool in service.pools
-        if pool.weight
-        for endpoint in pool.endpoints
-    )
+def why_unavailable(service: Service, gaze: Gaze) -> str | None:
+    """Why new traffic of the service, as its weights are, finds no endpoint; None when it does."""
+    reasons = []
+    for pool in service.pools:
+        for endpoint in pool.endpoints if pool.weight else ():
+            if gaze.facts(service.name, pool, endpoint).available:
+                return None
+            reason = gaze.problem(service.name, pool, endpoint) or "draining"
+            reasons.append(f"{endpoint.address}: {reason}")
+    named = "; ".join(reasons[:MOST_REASONS])
+    more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    return f" ({named}{more})" if reasons else ""
 
 
 def overrides(state: ServiceState) -> list[View]:

@@ -70,6 +70,9 @@ class _Supervisor:
                 workers=self._workforce.workers,
                 config=lambda: controller.status()["config"],
                 own_lines_dropped=lambda: self._outlet.dropped,
+                board=self._workforce.board,
+                health=controller.health,
+                checks_in_flight=lambda: controller.checkup.in_flight,
             ),
             bind=admin.bind,
             tokens=Tokens(

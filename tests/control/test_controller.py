@@ -635,7 +635,11 @@ async def test_a_service_nobody_can_reach_is_not_ready(world: World) -> None:
     world.fleet.set_unreachable_until("blue", "127.0.0.1:9001", later, later)
     assert controller.ready()[0]
     world.fleet.set_unreachable_until("blue", "127.0.0.1:9002", later, later)
-    assert controller.ready() == (False, ["shop has no available endpoint"])
+    why = "could not be connected to"
+    assert controller.ready() == (
+        False,
+        [f"shop has no available endpoint (127.0.0.1:9001: {why}; 127.0.0.1:9002: {why})"],
+    )
     endpoint = controller.service("shop")["pools"]["blue"]["endpoints"][0]
     assert (endpoint["available"], endpoint["reachable"]) == (False, False)
     world.fleet.set_unreachable_until("blue", "127.0.0.1:9002", later, 0)

@@ -17,7 +17,7 @@ from proxy import __version__
 from proxy.control.prober import CheckSettings, NetworkProber
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-QUICK = CheckSettings(timeout_s=1.0)
+QUICK = CheckSettings(timeout_s=5.0)
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -170,7 +170,17 @@ def test_readiness_is_refused_with_each_reason(shop: ServiceState) -> None:
     problems: dict[str, str | None] = {"127.0.0.1:9101": "connection refused"}
     with pytest.raises(Refused) as refused:
         verbs.check_ready(shop, "green", problems, beside="blue")
-    assert refused.value.detail == "green is not ready: 127.0.0.1:9101: connection refused"
+    assert refused.value.detail == (
+        "green is not ready: 127.0.0.1:9101: connection refused (--force overrides)"
+    )
+
+
+def test_where_it_is_known_half_of_what_is_available_is_enough(shop: ServiceState) -> None:
+    problems = {"127.0.0.1:9101": None, "127.0.0.1:9102": "503 in 1 ms"}
+    verbs.check_ready(shop, "green", problems, beside="blue", available=2)
+    verbs.check_ready(shop, "green", problems, beside="blue", available=0)
+    with pytest.raises(Refused, match="fewer than half of the 3 of blue; .*503 in 1 ms"):
+        verbs.check_ready(shop, "green", problems, beside="blue", available=3)
 
 
 def test_half_as_many_as_the_active_pool_has_are_enough(shop: ServiceState) -> None:

@@ -36,6 +36,10 @@ class Endpoint:
     malformed: list[str] = field(default_factory=list)
     finished: int = 0
     """Slow requests and streams that ran to their end."""
+    checks: int = 0
+    health: int = 200
+    """The status of its health checks."""
+    asks_to_drain: bool = False
 
 
 @dataclass(slots=True)
@@ -130,8 +134,25 @@ async def _who(request: Request) -> None:
 async def _stats(request: Request) -> None:
     endpoint = request.endpoint
     counts = {"requests": endpoint.requests, "connections": endpoint.connections}
-    more = {"malformed": endpoint.malformed, "finished": endpoint.finished}
+    more = {
+        "malformed": endpoint.malformed,
+        "finished": endpoint.finished,
+        "checks": endpoint.checks,
+    }
     await request.answer_json({**_identity(request), **counts, **more})
+
+
+async def _healthz(request: Request) -> None:
+    endpoint = request.endpoint
+    endpoint.checks += 1
+    asking = ["X-Turnout-Drain: 1"] if endpoint.asks_to_drain else []
+    await request.answer(endpoint.health, b"healthy, or not", *asking)
+
+
+async def _set_health(request: Request) -> None:
+    request.endpoint.health = int(request.option("status", "200"))
+    request.endpoint.asks_to_drain = request.option("drain", "") == "1"
+    await request.answer_json({})
 
 
 async def _slow(request: Request) -> None:
@@ -315,6 +336,8 @@ async def _ws_send(request: Request, opcode: int, payload: bytes) -> None:
 
 ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/stats": _stats,
+    "/healthz": _healthz,
+    "/set-health": _set_health,
     "/slow": _slow,
     "/stream": _stream,
     "/echo": _echo,

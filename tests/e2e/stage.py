@@ -94,8 +94,16 @@ class Origin:
         """What each endpoint has seen, asked past the proxy."""
         return [_ask(port, "GET", "/stats", None, {}).json() for port in self.ports]
 
+    def set_health(self, index: int = 0, *, status: int = 200, drain: bool = False) -> None:
+        """What an endpoint answers to health checks from now on."""
+        target = f"/set-health?status={status}&drain={int(drain)}"
+        assert _ask(self.ports[index], "GET", target, None, {}).status == 200
+
     def malformed(self) -> list[str]:
         return [line for one in self.stats() for line in one["malformed"]]
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
 
     def end(self) -> None:
         self._popen.kill()
@@ -231,6 +239,16 @@ class Turnout:
 
     def switch(self, to: str, name: str = "shop") -> Any:
         return self.change("POST", f"/v1/services/{name}/switch", {"to": to})
+
+    def endpoint(self, address: str, pool: str = "blue", name: str = "shop") -> Any:
+        """The view of one endpoint."""
+        listed = self.service(name)["pools"][pool]["endpoints"]
+        return next(each for each in listed if each["address"] == address)
+
+    def wait_endpoint(self, address: str, state: str, pool: str = "blue") -> Any:
+        """Wait until an endpoint is in this state; return its view."""
+        wait_until(lambda: self.endpoint(address, pool)["state"] == state, f"{address} is {state}")
+        return self.endpoint(address, pool)
 
     def reload(self) -> Reply:
         return self.ask("POST", "/v1/config/reload", {})

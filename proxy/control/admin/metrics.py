@@ -24,16 +24,17 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__, stats
 from proxy.clock import Clock
+from proxy.control import availability
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
 from proxy.control.fleet import WorkerState
+from proxy.control.health import HealthBook
 from proxy.model import Endpoint, Pool, Snapshot
-from proxy.stats import Totals
+from proxy.stats import Board, Totals
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 CODE_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
-ENDPOINT_STATES = ("available", "unreachable", "draining")
 CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
 
 POOL = ("service", "pool")
@@ -49,6 +50,9 @@ class Instruments:
     workers: Callable[[], Sequence[WorkerState]]
     config: Callable[[], Mapping[str, Any]]
     """The part `config` of the status: `loaded_at` and `last_error`."""
+    board: Board
+    health: HealthBook
+    checks_in_flight: Callable[[], int]
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
 
@@ -91,6 +95,7 @@ class FleetCollector(Collector):
         yield from self._traffic()
         yield from self._holds(snapshot)
         yield from self._pools_now(pools)
+        yield from self._checks()
         yield self._connections(snapshot)
         yield from self._configuration(snapshot)
         yield from self._fleet()
@@ -170,7 +175,7 @@ class FleetCollector(Collector):
         )
         endpoints = GaugeMetricFamily(
             "turnout_endpoints",
-            "Endpoints by state: can be given traffic, passed over by every worker, draining.",
+            "Endpoints by state: what keeps traffic away, or that nothing does.",
             labels=(*POOL, "state"),
         )
         in_flight = GaugeMetricFamily(
@@ -184,20 +189,25 @@ class FleetCollector(Collector):
         for service, pool in pools:
             labels = (service, pool.name)
             weight.add_metric(labels, pool.weight / 100)
-            states = [self._state(endpoint) for endpoint in pool.endpoints]
-            for state in ENDPOINT_STATES:
+            states = [self._state(service, pool, endpoint) for endpoint in pool.endpoints]
+            for state in availability.STATES:
                 endpoints.add_metric((*labels, state), states.count(state))
             for kind, count in zip(stats.CLASSES, self._in_flight(pool), strict=True):
                 in_flight.add_metric((*labels, kind), count)
             remaining.add_metric(labels, self._remaining(pool))
         yield from (weight, endpoints, in_flight, remaining)
 
-    def _state(self, endpoint: Endpoint) -> str:
-        if endpoint.drain is not None:
-            return "draining"
-        until = self._instruments.totals.each(endpoint.slot + stats.E_UNREACHABLE_MS)
+    def _state(self, service: str, pool: Pool, endpoint: Endpoint) -> str:
+        given = self._instruments
+        until = given.totals.each(endpoint.slot + stats.E_UNREACHABLE_MS).values()
         now_ms = self._clock.monotonic() * 1000
-        return "available" if any(ms <= now_ms for ms in until.values()) else "unreachable"
+        return availability.facts(
+            given.board.state(endpoint.slot),
+            has_checks=given.health.get((service, pool.name, endpoint.address)) is not None,
+            draining=endpoint.drain is not None,
+            pool_draining=False,  # its weight says it already
+            reachable=any(ms <= now_ms for ms in until),
+        ).state
 
     def _in_flight(self, pool: Pool) -> list[int]:
         return self._instruments.totals.gauges(pool.slot + stats.P_IN_FLIGHT, len(stats.CLASSES))
@@ -208,6 +218,20 @@ class FleetCollector(Collector):
         draining = (endpoint for endpoint in pool.endpoints if endpoint.drain is not None)
         gauge = self._instruments.totals.gauge
         return sum(gauge(endpoint.slot + stats.E_IN_FLIGHT) for endpoint in draining)
+
+    def _checks(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "turnout_health_checks", "Active checks that were made.", labels=(*POOL, "result")
+        )
+        for labels, counts in sorted(self._instruments.health.counts.items()):
+            for result, count in zip(("pass", "fail"), counts, strict=True):
+                family.add_metric((*labels, result), count)
+        yield family
+        yield GaugeMetricFamily(
+            "turnout_health_checks_in_flight",
+            "Active checks that wait for an answer.",
+            self._instruments.checks_in_flight(),
+        )
 
     def _connections(self, snapshot: Snapshot) -> Metric:
         connections = GaugeMetricFamily(

@@ -20,9 +20,11 @@ from proxy.control.admin.auth import Tokens
 from proxy.control.admin.metrics import Instruments
 from proxy.control.admin.server import AdminServer
 from proxy.control.fleet import WorkerState
+from proxy.control.health import HealthBook
 from proxy.control.refusal import Invalid, NotFound, Refused, Stale
+from proxy.control.slots import SlotBook
 from proxy.model import Endpoint, Listener, Pool, Service, Snapshot
-from proxy.stats import Totals
+from proxy.stats import Board, SlotTable, Totals
 
 
 class FakeDesk:
@@ -165,6 +167,9 @@ class FakeFleet:
 
     def __init__(self) -> None:
         self.totals = Totals()
+        self.board = Board(memoryview(bytearray(4096 * 8)).cast("q"), 1)
+        self.slots = SlotBook(SlotTable())
+        self.health = HealthBook(self.board, self.slots, ManualClock())
         self.states: list[WorkerState] = []
         self.words: dict[int, memoryview] = {}
 
@@ -256,6 +261,9 @@ async def serve() -> AsyncIterator[Serve]:
             totals=fleet.totals,
             workers=lambda: fleet.states,
             config=lambda: desk.status()["config"],
+            board=fleet.board,
+            health=fleet.health,
+            checks_in_flight=lambda: 3,
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()
