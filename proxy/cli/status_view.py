@@ -17,6 +17,15 @@ WIDE = 100
 """Columns from which the bars are long and a release has room."""
 COLOURS = ("cyan", "magenta")
 """Of a service's pools in the order of their names, where the names are no colours themselves."""
+STYLES = {
+    "available": "green",
+    "draining": "yellow",
+    "asks to drain": "yellow",
+    "unchecked": "yellow",
+}
+"""Of an endpoint's state; the others are troubles."""
+MOST_TROUBLES = 5
+"""Endpoints of one service whose trouble is told on the page of all services."""
 NAMED = {"blue": "bright_blue", "green": "bright_green"}
 
 View = Mapping[str, Any]
@@ -42,6 +51,8 @@ def service_page(
     if with_endpoints:
         yield Text()
         yield _indented(_endpoints(service, paper))
+    for line in _endpoint_troubles(service, now, None if with_endpoints else MOST_TROUBLES):
+        yield _indented(line)
     for line in _notes(service, now):
         yield _indented(line)
 
@@ -194,11 +205,34 @@ def _endpoints(service: View, paper: Paper) -> RenderableType:
 def _state(endpoint: View) -> Text:
     if endpoint.get("leaving"):
         return Text("leaving", style="yellow")
-    if endpoint.get("draining"):
-        return Text("draining", style="yellow")
-    if endpoint.get("available"):
-        return Text("available", style="green")
-    return Text("not reachable", style="red")
+    state = str(endpoint.get("state") or "unreachable")
+    if state == "draining" and endpoint.get("asks_to_drain"):
+        state = "asks to drain"
+    return Text(state.replace("unreachable", "not reachable"), style=STYLES.get(state, "red"))
+
+
+def _endpoint_troubles(service: View, now: datetime, most: int | None) -> Iterator[Text]:
+    """A line for each endpoint that its checks keep away from traffic: what the last one said."""
+    troubled = [
+        (name, endpoint)
+        for name, pool, _ in _coloured(service)
+        for endpoint in pool.get("endpoints") or []
+        if endpoint.get("last_check") and not endpoint.get("available") and _has_trouble(endpoint)
+    ]
+    for name, endpoint in troubled[:most]:
+        ago = words.ago(endpoint.get("last_check_at"), now)
+        said = f"{endpoint['last_check']}{f', {ago}' if ago else ''}"
+        state = _state(endpoint)
+        yield Text.assemble(
+            f"{name} {endpoint['address']} ", (str(state), state.style), f": {said}"
+        )
+    if most is not None and len(troubled) > most:
+        yield Text(f"and {len(troubled) - most} more: turnout status {service['name']}")
+
+
+def _has_trouble(endpoint: View) -> bool:
+    """Whether more than a drain of ours keeps it away."""
+    return not endpoint.get("up", True) or bool(endpoint.get("asks_to_drain"))
 
 
 def _notes(service: View, now: datetime) -> Iterator[Text]:

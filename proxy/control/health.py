@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -173,7 +173,7 @@ def to_plain(known: Mapping[Key, Checked]) -> list[dict[str, Any]]:
     ]
 
 
-def from_plain(service: str, plain: list[Plain]) -> dict[Key, Checked]:
+def from_plain(service: str, plain: Sequence[Plain]) -> dict[Key, Checked]:
     """Read what `to_plain` gave; KeyError, TypeError or ValueError if it did not."""
     return {(service, str(each["pool"]), str(each["address"])): _checked(each) for each in plain}
 

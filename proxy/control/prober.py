@@ -129,7 +129,7 @@ async def _get(session: aiohttp.ClientSession, authority: str, settings: CheckSe
         answer.close()
     is_pass = any(first <= answer.status <= last for first, last in settings.statuses)
     outcome = Outcome(is_pass=is_pass, asks_to_drain=asks)
-    return Result(outcome=outcome, words=words + (", asks to drain" if asks else ""))
+    return Result(outcome=outcome, words=words)
 
 
 async def _check_tcp(address: str) -> Result:

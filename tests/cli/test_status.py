@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_the_pool_that_was_left_is_not_called_down_while_it_drains(
     blue = view["pools"]["blue"]
     blue["draining"] = True
     for endpoint in blue["endpoints"]:
-        endpoint.update(available=False, draining=True)
+        endpoint.update(available=False, draining=True, state="draining")
     admin.set("GET /v1/services/shop", 200, view)
     out = turnout("status", "shop").out
     assert "2/2" in out
@@ -218,3 +219,49 @@ def test_watching_on_a_terminal_keeps_the_page_while_nobody_answers(
     terminal.process.send_signal(signal.SIGINT)
     terminal.until(None)
     assert terminal.end() == 0
+
+
+def ailing(view: dict[str, Any], count: int = 1) -> dict[str, Any]:
+    """The view with so many endpoints of blue that fail their checks, and one that asks to drain."""
+    at = datetime.fromtimestamp(time.time() - 2.4, UTC).isoformat()
+    blue = view["pools"]["blue"]["endpoints"]
+    first = blue[0] | {"available": False, "last_check_at": at}
+    blue[1] |= {"last_check": "200 in 1.2 ms", "checked": True}
+    blue += [
+        first
+        | {
+            "address": f"10.0.0.{number}:9001",
+            "up": False,
+            "state": "down",
+            "last_check": "503 in 3 ms",
+        }
+        for number in range(count)
+    ]
+    asks = {"asks_to_drain": True, "state": "draining", "last_check": "503 in 4 ms"}
+    blue[0] = first | asks
+    return view
+
+
+def test_an_endpoint_that_fails_its_checks_is_told_with_what_the_last_one_said(
+    admin: Any, turnout: Build, service_view: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    admin.set("GET /v1/services/shop", 200, ailing(service_view()))
+    lines = turnout("status", "shop").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines]
+    assert ["10.0.0.0:9001", "blue", "down", "6", "2", "5", "110", "0"] in rows
+    assert ["127.0.0.1:9001", "blue", "asks", "to", "drain", "6", "2", "5", "110", "0"] in rows
+    assert lines[-2:] == [
+        "  blue 127.0.0.1:9001 asks to drain: 503 in 4 ms, 2s ago",
+        "  blue 10.0.0.0:9001 down: 503 in 3 ms, 2s ago",
+    ]
+
+
+def test_the_page_of_everything_names_some_troubles_and_counts_the_others(
+    admin: Any, turnout: Build, status_view: Build, service_view: Build
+) -> None:
+    admin.set("GET /v1/status", 200, status_view(services=[ailing(service_view(), 10)]))
+    lines = turnout("status").out.splitlines()
+    assert sum("503 in" in line for line in lines) == 5
+    assert lines[-1] == "  and 6 more: turnout status shop"

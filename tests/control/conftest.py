@@ -18,8 +18,10 @@ from proxy.control.controller import Controller
 from proxy.control.decision import Author
 from proxy.control.drains import DrainRules
 from proxy.control.fleet import InFlight, WorkerState
+from proxy.control.prober import CheckSettings, Result
 from proxy.control.state import Declared, Filling, Member, ServiceState
 from proxy.model import Pool, Snapshot
+from proxy.policy.health import Outcome
 from proxy.stats import (
     BLOCK_WORDS,
     E_IN_FLIGHT,
@@ -177,6 +179,24 @@ class Probes:
         return self.problems.get(address)
 
 
+class Checks:
+    """A prober: which endpoints fail their checks, with which words."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    async def check(self, address: str, settings: CheckSettings) -> Result:
+        assert settings.path
+        self.asked.append(address)
+        await asyncio.sleep(0)
+        words = self.problems.get(address)
+        return Result(outcome=Outcome(is_pass=words is None), words=words or "200 in 1 ms")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class World:
     """Everything around a controller; `start` and `restart` give a running one."""
 
@@ -187,6 +207,7 @@ class World:
         self.clock = ManualClock()
         self.fleet = FakeFleet()
         self.probes = Probes()
+        self.checks = Checks()
         self.environ: dict[str, str] = {}
         self.controller: Controller | None = None
         self.write(CONFIG.format(state=self.state))
@@ -202,6 +223,11 @@ class World:
         self.write(text)
 
     async def start(self, *, watch_file: bool = False) -> Controller:
+        controller = self.make(watch_file=watch_file)
+        await controller.start()
+        return controller
+
+    def make(self, *, watch_file: bool = False) -> Controller:
         loaded = load_file(str(self.path), self.environ)
         self.controller = Controller(
             loaded,
@@ -211,9 +237,9 @@ class World:
             clock=self.clock,
             rng=random.Random(1),
             probe=self.probes,
+            prober=self.checks,
             watch_file=watch_file,
         )
-        await self.controller.start()
         return self.controller
 
     async def restart(self) -> Controller:

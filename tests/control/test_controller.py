@@ -9,6 +9,7 @@ import pytest
 
 from proxy.control.fleet import InFlight
 from proxy.control.refusal import Invalid, NotFound, Refused, Stale, Unavailable
+from proxy.stats import DOWN, UNCHECKED
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -657,3 +658,112 @@ async def test_after_the_stop_nothing_is_changed(world: World) -> None:
     await world.stop()
     with pytest.raises(Unavailable, match="closed"):
         await controller.switch("shop", "green", who="ann")
+
+
+def with_checks(world: World, health: str = "{interval: 1h, fall: 1}") -> None:
+    world.edit(("    active: blue\n", f"    active: blue\n    health: {health}\n"))
+
+
+def marks(world: World, pool: str) -> list[int]:
+    return [world.fleet.board.state(each.slot) for each in world.fleet.pool(pool).endpoints]
+
+
+async def test_the_first_snapshot_is_applied_when_it_is_known_who_is_up(world: World) -> None:
+    with_checks(world)
+    world.checks.problems["127.0.0.1:9002"] = "connection refused"
+    seen: list[list[int]] = []
+
+    async def look() -> None:
+        slots = [("shop", "blue", f"127.0.0.1:900{number}") for number in (1, 2)]
+        assert controller.health[slots[0]].words == "200 in 1 ms"
+        seen.append([world.fleet.board.state(controller._ledger.book.endpoint(*s)) for s in slots])
+
+    world.fleet.before_apply = look
+    controller = world.make()
+    await controller.start()
+    assert seen == [[0, UNCHECKED]]
+    assert controller.ready() == (True, [])
+    endpoint = controller.service("shop")["pools"]["blue"]["endpoints"][1]
+    assert (endpoint["state"], endpoint["last_check"]) == ("unchecked", "connection refused")
+
+
+async def test_a_new_endpoint_is_marked_before_the_workers_hear_of_it(world: World) -> None:
+    with_checks(world)
+    controller = await world.start()
+    seen: list[int] = []
+
+    async def look() -> None:
+        slot = controller._ledger.book.endpoint("shop", "green", "127.0.0.1:9109")
+        seen.append(world.fleet.board.state(slot))
+
+    world.fleet.before_apply = look
+    world.checks.problems["127.0.0.1:9109"] = "503 in 2 ms"
+    await controller.set_pool(
+        "shop", "green", endpoints=[("127.0.0.1:9109", 1)], release=None, who="ann"
+    )
+    assert seen == [UNCHECKED]
+
+
+async def test_a_switch_goes_by_the_checks_where_there_are_some(world: World) -> None:
+    with_checks(world)
+    world.checks.problems["127.0.0.1:9101"] = "503 in 2 ms"
+    controller = await world.start()
+    with pytest.raises(Refused) as refused:
+        await controller.switch("shop", "green", who="ann")
+    assert refused.value.detail == (
+        "green is not ready: 127.0.0.1:9101: 503 in 2 ms (--force overrides)"
+    )
+    assert world.probes.asked == [], "no connection is opened beside the checks"
+    world.checks.problems.clear()
+    await controller.switch("shop", "green", who="ann")  # it was asked once more
+    await controller.rollback("shop", who="ann")
+    world.checks.problems["127.0.0.1:9101"] = "503 in 2 ms"
+    await controller.switch("shop", "green", force=True, who="ann")
+
+
+async def test_half_of_what_the_active_pool_has_up_is_enough(world: World, until: Until) -> None:
+    more = '["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"]'
+    world.edit(('["127.0.0.1:9001", "127.0.0.1:9002"]', more))
+    with_checks(world)
+    controller = await world.start()
+    with pytest.raises(Refused, match="fewer than half of the 3 of blue"):
+        await controller.switch("shop", "green", who="ann")
+    world.checks.problems["127.0.0.1:9002"] = "connection refused"
+    controller = await world.restart()
+    world.edit(("interval: 1h", "interval: 50ms"))
+    await controller.reload(who="ann")
+    await until(lambda: marks(world, "blue") == [0, DOWN, 0])
+    await controller.switch("shop", "green", who="ann")
+
+
+async def test_what_was_down_is_down_after_a_restart(world: World, until: Until) -> None:
+    with_checks(world, "{interval: 50ms, fall: 1, rise: 1000}")
+    controller = await world.start()
+    world.checks.problems["127.0.0.1:9001"] = "503 in 2 ms"
+    await until(lambda: marks(world, "blue") == [DOWN, 0])
+    world.checks.problems.clear()
+    await world.restart()
+    assert marks(world, "blue") == [DOWN, 0]
+    assert controller is not world.controller
+
+
+async def test_a_service_without_anybody_up_says_why(world: World, until: Until) -> None:
+    with_checks(world, "{interval: 50ms, fall: 1}")
+    controller = await world.start()
+    for address in ("127.0.0.1:9001", "127.0.0.1:9002"):
+        world.checks.problems[address] = "503 in 2 ms"
+    await until(lambda: marks(world, "blue") == [DOWN, DOWN])
+    why = "127.0.0.1:9001: 503 in 2 ms; 127.0.0.1:9002: 503 in 2 ms"
+    assert controller.ready() == (False, [f"shop has no available endpoint ({why})"])
+
+
+async def test_checks_come_and_go_with_a_reload(world: World) -> None:
+    controller = await world.start()
+    assert world.checks.asked == []
+    world.checks.problems["127.0.0.1:9001"] = "503 in 2 ms"
+    with_checks(world)
+    assert (await controller.reload(who="ann"))["changes"]
+    assert marks(world, "blue") == [0, 0], "they have served until now"
+    world.edit(("    health: {interval: 1h, fall: 1}\n", ""))
+    await controller.reload(who="ann")
+    assert controller.service("shop")["pools"]["blue"]["endpoints"][0]["checked"] is None

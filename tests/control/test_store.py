@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,12 @@ import pytest
 
 from proxy.control import store as stores
 from proxy.control.decision import Decision
+from proxy.control.health import Checked, Key
 from proxy.control.keys import StickyKey
 from proxy.control.refusal import Unavailable
 from proxy.control.state import ServiceState
 from proxy.control.store import Record, Store, Write
+from proxy.policy.health import Health, Verdict
 
 if TYPE_CHECKING:
     from tests.control.conftest import Until
@@ -284,3 +287,41 @@ async def test_an_acknowledged_change_survives_kill_9(tmp_path: Path, acknowledg
         )
     finally:
         await store.close()
+
+
+def health(verdict: Verdict = "down") -> dict[Key, Checked]:
+    known = Checked(health=Health(verdict=verdict), words="503 in 3 ms", at=5.0, since=4.0)
+    return {("shop", "blue", "127.0.0.1:9001"): known}
+
+
+async def test_the_last_known_health_is_kept_without_a_revision_or_a_record(store: Store) -> None:
+    await store.open()
+    await store.write(Write(revision=7))
+    await store.write_health({"shop": health(), "blog": health()})
+    await store.write_health({"blog": None})
+    await store.close()
+    stored = await store.open()
+    assert stored.health == {"shop": health()}
+    assert (stored.revision, stored.decisions) == (7, ())
+
+
+async def test_a_store_from_before_there_were_checks_gets_a_place_for_them(store: Store) -> None:
+    await store.open()
+    await store.write(Write(revision=7))
+    await store.close()
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("DROP TABLE health")
+    assert (await store.open()).revision == 7
+    assert store.problem is None
+    await store.write_health({"shop": health("up")})
+    await store.close()
+    assert (await store.open()).health == {"shop": health("up")}
+
+
+async def test_health_that_cannot_be_read_is_damage(store: Store) -> None:
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO health VALUES ('shop', '[{}]')")
+    assert (await store.open()).health == {}
+    assert store.problem

@@ -179,7 +179,7 @@ def test_where_it_is_known_half_of_what_is_available_is_enough(shop: ServiceStat
     problems = {"127.0.0.1:9101": None, "127.0.0.1:9102": "503 in 1 ms"}
     verbs.check_ready(shop, "green", problems, beside="blue", available=2)
     verbs.check_ready(shop, "green", problems, beside="blue", available=0)
-    with pytest.raises(Refused, match="fewer than half of the 3 of blue; .*503 in 1 ms"):
+    with pytest.raises(Refused, match=r"fewer than half of the 3 of blue; .*503 in 1 ms"):
         verbs.check_ready(shop, "green", problems, beside="blue", available=3)
 
 

@@ -9,7 +9,10 @@ from prometheus_client import Metric, parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from proxy import __version__, stats
+from proxy.control import availability
+from proxy.control.prober import CheckSettings, Result
 from proxy.model import Drain, Snapshot
+from proxy.policy.health import Outcome
 
 if TYPE_CHECKING:
     from tests.control.admin.conftest import Admin, Reply
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 BLUE, GREEN, ENDPOINTS, LISTENER, SERVICE_SLOT = 100, 400, 700, 800, 900
+BLUE_ADDRESSES = ("127.0.0.1:9000", "127.0.0.1:9001")
 DRAIN = Drain(since_s=1.0, requests_by_s=2.0, streams_by_s=3.0)
 
 
@@ -286,3 +290,27 @@ async def test_what_is_held_is_a_gauge_and_its_ends_are_counted(admin: Admin) ->
     found = await scrape(admin)
     assert value(found, "turnout_held_total", service="shop", outcome="released") == 40
     assert not [name for name, _ in found if name == "turnout_held_requests"]
+
+
+async def test_what_keeps_traffic_from_an_endpoint_is_counted_by_kind(admin: Admin) -> None:
+    admin.fleet.add(0)
+    first, second = (each.slot for each in admin.snapshot[0].services[0].pools[0].endpoints)
+    settings = CheckSettings()
+    listed = {("shop", "blue", each): settings for each in BLUE_ADDRESSES}
+    admin.fleet.health.follow(listed)
+    admin.fleet.board.mark(first, stats.DOWN, on=True)
+    admin.fleet.board.mark(second, stats.EJECTED | stats.ASKS_TO_DRAIN, on=True)
+    found = await scrape(admin)
+    states = {each: blue(found, "turnout_endpoints", state=each) for each in availability.STATES}
+    assert {each: count for each, count in states.items() if count} == {"down": 1, "ejected": 1}
+
+
+async def test_checks_are_counted_by_their_result(admin: Admin) -> None:
+    key = ("shop", "blue", BLUE_ADDRESSES[0])
+    admin.fleet.health.follow({key: CheckSettings()})
+    for is_pass in (True, True, False):
+        admin.fleet.health.note(key, Result(outcome=Outcome(is_pass=is_pass), words=""))
+    found = await scrape(admin)
+    assert blue(found, "turnout_health_checks_total", result="pass") == 2
+    assert blue(found, "turnout_health_checks_total", result="fail") == 1
+    assert value(found, "turnout_health_checks_in_flight") == 3
