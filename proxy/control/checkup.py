@@ -26,6 +26,8 @@ FIRST_S = 0.1
 """A first pass is waited for: a new endpoint is asked again after this, then after twice as long."""
 GRACE_S = 0.5
 """Beyond the checks' own timeout, for those who wait for a result."""
+MOST_WAIT_S = 10.0
+"""However long that timeout: a start and a switch wait no longer for anybody."""
 SAVE_S = 1.0
 """Changes are stored together, at most this often."""
 
@@ -40,8 +42,7 @@ class _Round:
         self.turn = asyncio.Lock()
         self.began = 0.0
         """When the last check began, by the loop's clock."""
-        self.failures = 0
-        """Of an endpoint that was never up."""
+        self.results = 0
         self.has_result = asyncio.Event()
         self.woken = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -145,14 +146,14 @@ class Checkup:
                     self.in_flight -= 1
             if settings is each.settings and self._rounds.get(key) is each:
                 self.book.note(key, result)
-                each.failures += 1
+                each.results += 1
                 each.has_result.set()
                 self._save_soon()
 
     def _until_next(self, key: Key, each: _Round) -> float:
         interval = each.settings.interval_s
         if self._is_new(key):
-            interval = min(interval, FIRST_S * 2.0 ** min(each.failures - 1, 16))
+            interval = min(interval, FIRST_S * 2.0 ** min(each.results - 1, 16))
         elapsed = asyncio.get_running_loop().time() - each.began
         return interval * (1.0 - JITTER * self._rng.random()) - elapsed
 
@@ -201,7 +202,7 @@ async def _bounded(rounds: Iterable[_Round], waits: Iterable[Coroutine[Any, Any,
     """Wait for all of `waits`, no longer than the checks may take."""
     longest = max((each.settings.timeout_s for each in rounds), default=0.0)
     with suppress(TimeoutError):
-        async with asyncio.timeout(longest + GRACE_S):
+        async with asyncio.timeout(min(longest + GRACE_S, MOST_WAIT_S)):
             await asyncio.gather(*waits)
 
 

@@ -33,7 +33,7 @@ def test_the_metrics_are_those_of_a_real_scrape_with_their_labels(
     said = {name: set(filter(None, labels.split(","))) for name, labels in METRIC.findall(page)}
     stage = Stage(tmp_path)
     try:
-        turnout = stage.turnout(stage.origin("blue"), stage.origin("green"))
+        turnout = stage.turnout(stage.origin("blue"), stage.origin("green"), health={})
         shown: dict[str, set[str]] = {}
         for name, samples in turnout.metrics().items():
             family = re.sub(r"_(bucket|count|sum)$", "", name)
