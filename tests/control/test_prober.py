@@ -49,7 +49,23 @@ async def serving(
     try:
         yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     finally:
-        server.close()
+        await end(server)
+
+
+async def end(server: asyncio.Server) -> None:
+    """Close the server when it has accepted everything, and everything accepted is over."""
+    await quiet()
+    server.close()
+    await quiet()
+
+
+async def quiet() -> None:
+    """Wait until nothing is going on but ourselves."""
+    rounds = 0
+    async with asyncio.timeout(5):
+        while rounds < 5:  # one task leads to the next, with callbacks in between
+            rounds = rounds + 1 if asyncio.all_tasks() == {asyncio.current_task()} else 0
+            await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -210,7 +226,7 @@ async def test_a_unix_socket_is_checked(prober: NetworkProber, tmp_path: Path, k
     server = await asyncio.start_unix_server(Answers(OK), path)
     settings = replace(QUICK, kind="tcp" if kind == "tcp" else "http")
     result = await prober.check(f"unix:{path}", settings)
-    server.close()
+    await end(server)
     assert result.outcome.is_pass
     assert (await prober.check(f"unix:{tmp_path}/none", settings)).words == (
         "no such file or directory"
