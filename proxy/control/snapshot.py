@@ -101,6 +101,7 @@ def _service(
         warm_connections=service.warm_connections,
         pass_pool=service.headers.pass_pool,
         expose_pool=service.headers.expose_pool,
+        health_path=_health_path(service),
         hold=_hold(state.hold, now),
     )
 
@@ -179,6 +180,13 @@ def _preview(preview: PreviewConfig | None) -> Preview | None:
     if preview is None or not secret:
         return None
     return Preview(header=preview.header, cookie=preview.cookie, secret=secret)
+
+
+def _health_path(service: ServiceConfig) -> str:
+    """What a request for health asks for, without its query."""
+    if service.health is None or service.health.kind == "tcp":
+        return ""
+    return service.health.path.partition("?")[0]
 
 
 def _timeouts(service: ServiceConfig) -> Timeouts:

@@ -197,3 +197,19 @@ def test_a_hold_has_its_times_on_the_clock_of_the_workers(
     expected = replace(expected, released_s=498.0, over_s=5.0)
     assert build_one(config, released).services[0].hold == expected
     assert build_one(config, shop_state).services[0].hold is None
+
+
+@pytest.mark.parametrize(
+    ("health", "path"),
+    [
+        ("off", ""),
+        ("{}", "/healthz"),
+        ("{path: '/up?deep=1'}", "/up"),
+        ("{type: tcp}", ""),
+    ],
+)
+def test_the_path_of_health_checks_is_answered_during_a_hold(
+    shop_state: ServiceState, health: str, path: str
+) -> None:
+    config = load_text(f"{TEXT}    health: {health}\n", "test", {}).config
+    assert only(build_one(config, shop_state)).health_path == path
