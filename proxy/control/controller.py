@@ -26,6 +26,7 @@ from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author, Decision, iso_utc
 from proxy.control.drain_view import Subject, find, subjects, undone
+from proxy.control.ejections import Ejections
 from proxy.control.fleet import Fleet
 from proxy.control.hold_shares import HoldShares
 from proxy.control.ledger import BindProblems, Ledger
@@ -79,12 +80,14 @@ class Controller:
         # Changes.
         store = Store(Path(loaded.config.state))
         self._ledger = Ledger(Setup(loaded=loaded), store, fleet, SlotBook(slots), self._clock)
-        self._lookout = Lookout(self._ledger, fleet)
+        self.ejections = Ejections(self._ledger, fleet.totals, fleet.board)
+        self._lookout = Lookout(self._ledger, fleet, self.ejections)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._pulse = Pulse(fleet.board, self._clock)
         hold_shares = HoldShares(fleet.board, fleet.totals, self._ledger.book)
         self._ledger.before_apply.append(hold_shares.follow)
         self._pulse.add(hold_shares.beat)
+        self._pulse.add(self.ejections.beat)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()

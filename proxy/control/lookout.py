@@ -8,6 +8,7 @@ from proxy.control import views
 from proxy.control.declared import drain_rules
 from proxy.control.drain_view import Subject, drain_view
 from proxy.control.drains import DrainRules
+from proxy.control.ejections import Ejections
 from proxy.control.fleet import Fleet, InFlight
 from proxy.control.ledger import Ledger
 from proxy.control.refusal import NotFound
@@ -21,9 +22,10 @@ MOST_ITEMS = 1_000
 class Lookout:
     """Answers from memory and counters; changes nothing."""
 
-    def __init__(self, ledger: Ledger, fleet: Fleet) -> None:
+    def __init__(self, ledger: Ledger, fleet: Fleet, ejections: Ejections) -> None:
         self._ledger = ledger
         self._fleet = fleet
+        self._ejections = ejections
 
     def state(self, name: str) -> ServiceState:
         """Return the state of a service, one that is leaving too."""
@@ -71,7 +73,12 @@ class Lookout:
 
     def _gaze(self) -> views.Gaze:
         ledger = self._ledger
-        return views.Gaze(totals=self._fleet.totals, gauges=ledger.gauges, now=ledger.now())
+        return views.Gaze(
+            totals=self._fleet.totals,
+            gauges=ledger.gauges,
+            now=ledger.now(),
+            ejection=self._ejections.of,
+        )
 
     def _workers_behind(self) -> list[str]:
         workers = [each for each in self._fleet.workers() if each.up]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
 from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
 from proxy.model import Endpoint, Pool, Service
+from proxy.policy.ejection import Ejected
 from proxy.stats import (
     CLASSES,
     E_FAILURES,
@@ -44,6 +45,8 @@ class Gaze:
     totals: Totals
     gauges: FleetGauges
     now: Moment
+    ejection: Callable[[str, str, str], Ejected | None] = lambda *_: None
+    """The ejection of an endpoint by service, pool and address."""
 
 
 def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze: Gaze) -> View:
@@ -80,24 +83,27 @@ def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
         "draining": pool.drain is not None,
         "in_flight": dict(zip(CLASSES, in_flight, strict=True)),
         "endpoints": [
-            _endpoint(pool, each, gaze) | {"leaving": each.address in leaving}
+            _endpoint(state.name, pool, each, gaze) | {"leaving": each.address in leaving}
             for each in pool.endpoints
         ],
     }
 
 
-def _endpoint(pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
+def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
     totals, slot = gaze.totals, endpoint.slot
     reachable = is_reachable(endpoint, totals, gaze.now.monotonic)
     draining = is_draining(pool, endpoint)
+    ejected = gaze.ejection(service, pool.name, endpoint.address)
     return {
         "address": endpoint.address,
         "weight": endpoint.weight,
-        "available": reachable and not draining,
+        "available": reachable and not draining and ejected is None,
         "up": reachable,
         "reachable": reachable,
         "last_check": None,
-        "ejected": False,
+        "ejected": ejected is not None,
+        "ejected_why": ejected.why if ejected else None,
+        "ejected_until": iso_utc(gaze.now.wall_of(ejected.until)) if ejected else None,
         "draining": draining,
         "in_flight": totals.gauge(slot + E_IN_FLIGHT),
         "idle": totals.gauge(slot + E_IDLE),

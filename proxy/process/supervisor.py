@@ -70,6 +70,8 @@ class _Supervisor:
                 workers=self._workforce.workers,
                 config=lambda: controller.status()["config"],
                 own_lines_dropped=lambda: self._outlet.dropped,
+                board=self._workforce.board,
+                ejections=lambda: controller.ejections.counts,
             ),
             bind=admin.bind,
             tokens=Tokens(

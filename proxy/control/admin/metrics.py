@@ -27,13 +27,13 @@ from proxy.clock import Clock
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
 from proxy.control.fleet import WorkerState
 from proxy.model import Endpoint, Pool, Snapshot
-from proxy.stats import Totals
+from proxy.stats import Board, Totals
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 CODE_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
-ENDPOINT_STATES = ("available", "unreachable", "draining")
+ENDPOINT_STATES = ("available", "unreachable", "ejected", "draining")
 CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
 
 POOL = ("service", "pool")
@@ -49,6 +49,9 @@ class Instruments:
     workers: Callable[[], Sequence[WorkerState]]
     config: Callable[[], Mapping[str, Any]]
     """The part `config` of the status: `loaded_at` and `last_error`."""
+    board: Board
+    ejections: Callable[[], Mapping[tuple[str, str], int]]
+    """How many there have been, by service and pool."""
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
 
@@ -123,6 +126,8 @@ class FleetCollector(Collector):
             stats.FAILURE_KINDS,
         )
         yield _retries(areas)
+        yield _panicked(areas)
+        yield self._ejections()
         yield _by_kind(
             CounterMetricFamily(
                 "turnout_drain_cut",
@@ -164,13 +169,22 @@ class FleetCollector(Collector):
                 ends.add_metric((name, outcome), count)
         yield from (held, ends)
 
+    def _ejections(self) -> Metric:
+        family = CounterMetricFamily(
+            "turnout_ejections", "Endpoints ejected for their outcomes.", labels=POOL
+        )
+        for labels, count in sorted(self._instruments.ejections().items()):
+            family.add_metric(labels, count)
+        return family
+
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
         weight = GaugeMetricFamily(
             "turnout_weight", "Share of the service's new traffic, in percent.", labels=POOL
         )
         endpoints = GaugeMetricFamily(
             "turnout_endpoints",
-            "Endpoints by state: can be given traffic, passed over by every worker, draining.",
+            "Endpoints by state: can be given traffic, passed over by every worker, ejected,"
+            " draining.",
             labels=(*POOL, "state"),
         )
         in_flight = GaugeMetricFamily(
@@ -195,6 +209,8 @@ class FleetCollector(Collector):
     def _state(self, endpoint: Endpoint) -> str:
         if endpoint.drain is not None:
             return "draining"
+        if self._instruments.board.state(endpoint.slot) & stats.EJECTED:
+            return "ejected"
         until = self._instruments.totals.each(endpoint.slot + stats.E_UNREACHABLE_MS)
         now_ms = self._clock.monotonic() * 1000
         return "available" if any(ms <= now_ms for ms in until.values()) else "unreachable"
@@ -318,6 +334,17 @@ def _retries(areas: _Areas) -> Metric:
         passed_over = sum(words[stats.P_PASSED_OVER] for words in own)
         family.add_metric((service, "passed_over"), passed_over)
         family.add_metric((service, "stale_connection"), sum(words[stats.P_STALE] for words in own))
+    return family
+
+
+def _panicked(areas: _Areas) -> Metric:
+    family = CounterMetricFamily(
+        "turnout_panic_requests",
+        "Requests sent to endpoints that are down or ejected, as nothing else was left.",
+        labels=POOL,
+    )
+    for labels, words in areas.items():
+        family.add_metric(labels, words[stats.P_PANICKED])
     return family
 
 

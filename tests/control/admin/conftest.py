@@ -256,6 +256,8 @@ async def serve() -> AsyncIterator[Serve]:
             totals=fleet.totals,
             workers=lambda: fleet.states,
             config=lambda: desk.status()["config"],
+            board=fleet.board,
+            ejections=lambda: fleet.ejections,
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()
