@@ -35,6 +35,8 @@ async def test_a_service_is_shown_with_its_numbers(world: World) -> None:
         "reachable": True,
         "last_check": None,
         "ejected": False,
+        "ejected_why": None,
+        "ejected_until": None,
         "draining": False,
         "leaving": False,
         "in_flight": 0,

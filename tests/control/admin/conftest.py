@@ -22,7 +22,7 @@ from proxy.control.admin.server import AdminServer
 from proxy.control.fleet import WorkerState
 from proxy.control.refusal import Invalid, NotFound, Refused, Stale
 from proxy.model import Endpoint, Listener, Pool, Service, Snapshot
-from proxy.stats import Totals
+from proxy.stats import Board, Totals
 
 
 class FakeDesk:
@@ -167,6 +167,8 @@ class FakeFleet:
         self.totals = Totals()
         self.states: list[WorkerState] = []
         self.words: dict[int, memoryview] = {}
+        self.board = Board(memoryview(bytearray(4096 * 8)).cast("q"), 2)
+        self.ejections: dict[tuple[str, str], int] = {}
 
     def add(self, slot: int, pid: int = 1) -> memoryview:
         words = memoryview(bytearray(4096 * 8)).cast("q")
