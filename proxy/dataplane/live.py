@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from proxy import stats
 from proxy.dataplane.resolve import HostName, is_name
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
+from proxy.policy import slow_start
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.routing import Router
 from proxy.policy.split import Sequence as Buckets
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
 UNREACHABLE_S = 1.0
 """How long an endpoint that could not be connected to is passed over by this worker."""
-
-READMIT_S = 5.0
-"""After an ejection the share of an endpoint grows for so long at least."""
-
-FIRST_SHARE = 0.1
-"""Where a slow start begins, as a part of the endpoint's weight."""
 
 _NOT_IN_PANIC = stats.UNCHECKED | stats.ASKS_TO_DRAIN
 _AMISS = stats.DOWN | stats.EJECTED
@@ -164,9 +159,11 @@ class EndpointLive:
 
     def ramp(self, now: float, slow_start_s: float) -> bool:
         """Set the weight that a slow start allows now; whether one is under way."""
-        part = min(
-            _ramped(now - self.since, slow_start_s),
-            _ramped(now - self.readmitted_at, max(slow_start_s, READMIT_S)),
+        part = slow_start.part(
+            now,
+            since=self.since,
+            readmitted_at=self.readmitted_at,
+            slow_start_s=slow_start_s,
         )
         self.weight = self.listed_weight * part if part < 1.0 else self.listed_weight
         return part < 1.0
@@ -457,13 +454,6 @@ class Live:
 
     def endpoints(self) -> list[EndpointLive]:
         return [e for pool in self._pools.values() for e in pool.endpoints.values()]
-
-
-def _ramped(elapsed_s: float, ramp_s: float) -> float:
-    """The part of its weight that an endpoint has by then, growing evenly."""
-    if elapsed_s >= ramp_s:
-        return 1.0
-    return FIRST_SHARE + (1.0 - FIRST_SHARE) * max(0.0, elapsed_s) / ramp_s
 
 
 def is_new(drain: Drain | None, before: Drain | None) -> bool:

@@ -10,9 +10,10 @@ import pytest
 
 from proxy import stats
 from proxy.clock import ManualClock
-from proxy.dataplane.live import READMIT_S, UNREACHABLE_S, Live, PoolLive, split_address
+from proxy.dataplane.live import UNREACHABLE_S, Live, PoolLive, split_address
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Route, Service, Snapshot, Sticky
 from proxy.policy.balance import balancer
+from proxy.policy.slow_start import READMIT_S
 from proxy.stats import Board
 from tests.dataplane.box import Box, until
 
