@@ -198,6 +198,8 @@ def _state(endpoint: View) -> Text:
         return Text("draining", style="yellow")
     if endpoint.get("available"):
         return Text("available", style="green")
+    if endpoint.get("ejected"):
+        return Text("ejected", style="red")
     return Text("not reachable", style="red")
 
 

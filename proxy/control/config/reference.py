@@ -153,6 +153,10 @@ defaults:
 defaults:
   sticky: {by: cookie, max_idle: 30m, on_zero: finish, secret: "${STICKY_SECRET:-}"}
 """,
+    "services.NAME.ejection": """\
+defaults:
+  ejection: {consecutive_failures: 3, base_time: 30s, max_percent: 34}
+""",
     "services.NAME.timeouts": """\
 defaults:
   timeouts: {connect: 2s, response: 30s, tunnel_idle: 1h}
