@@ -49,6 +49,7 @@ class Fickle:
             writer.close()
 
     async def end(self) -> None:
+        """Nobody listens here any more, and what is open is closed."""
         assert self._server is not None
         self._server.close()
         for writer in self._writers:
@@ -217,3 +218,26 @@ async def test_an_ejection_outlives_a_reload_and_ends_when_it_is_turned_off(
         assert (await asyncio.to_thread(turnout.reload)).status == 200
         await until(lambda: not endpoint(turnout, ill)["ejected"], "it is back")
         await until(lambda: ill.requests > before + 5, "it is given requests, whatever it answers")
+
+
+async def test_when_the_last_one_dies_in_panic_the_ejected_one_is_tried_and_nothing_fails(
+    stage: Stage, pair: tuple[Fickle, Fickle]
+) -> None:
+    well, ill = pair
+    turnout = await start(stage, well, ill, ejection={**RULES, "base_time": "25s"})
+    async with Clients(turnout) as clients:
+        ill.mode = "500"
+        await until(lambda: endpoint(turnout, ill)["ejected"], "it is ejected")
+        await clients.until_left_alone(ill)
+    ill.mode = "ok"
+    async with await Wire.to(turnout.port) as wire:
+        for number in range(100):
+            if number == 20:
+                await well.end()
+            assert (await wire.request("/")).status == 200
+    assert turnout.metric("turnout_panic_requests_total", pool="blue") >= 1
+    async with Clients(turnout, "GET") as clients:  # until every worker has met the dead one
+        await until(lambda: endpoint(turnout, ill)["available"], "it is back before its time")
+        await clients.more(50)
+        assert set(clients.statuses) == {200}
+    assert "nothing else of its pool is available" in turnout.log()

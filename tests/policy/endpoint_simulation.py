@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
@@ -18,8 +17,9 @@ from proxy.policy import slow_start
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.budget import WINDOW_S, RetryBudget, deal
 from proxy.policy.ejection import Ejected, EjectionRules, PoolEjection, Seen, Standing
-from proxy.policy.health import Health, Outcome, Thresholds, checked
+from proxy.policy.health import Outcome, Thresholds, checked
 from proxy.policy.split import Sequence, Split
+from tests.policy.troubled_endpoints import FAILS, MOODS, Endpoint, Member, Stretch
 
 STEP_S = 0.1
 CHECK_S = 0.5
@@ -27,65 +27,9 @@ UNREACHABLE_S = 1.0
 STARVED_S = 20.0
 ANSWER_S, SLOW_ANSWER_S = 0.03, 1.5
 
-Mood = Literal["well", "slow", "flaky", "failing", "dead"]
-MOODS: tuple[Mood, ...] = ("well", "slow", "flaky", "failing", "dead")
-FAILS = {"well": 0.0, "slow": 0.0, "flaky": 0.4, "failing": 1.0, "dead": 1.0}
-
 
 class ViolationError(AssertionError):
     pass
-
-
-@dataclass(eq=False)
-class Endpoint:
-    """What the world knows of an endpoint, and what the control plane has come to think of it."""
-
-    name: str
-    pool: str
-    listed_weight: int
-    mood: Mood = "well"
-    health: Health = field(default_factory=Health)
-    is_ejected: bool = False
-    is_draining: bool = False
-    since: float = -1e9
-    readmitted_at: float = -1e9
-    next_check: float = 0.0
-    good: int = 0
-    bad: int = 0
-    trips: int = 0
-    picked_at: float = 0.0
-    available_since: float | None = None
-    pool_picks: int = 0
-    """First picks in its pool since the endpoint itself was picked."""
-
-    @property
-    def is_up(self) -> bool:
-        return self.health.verdict == "up" and not self.health.asks_to_drain
-
-    @property
-    def is_available(self) -> bool:
-        return self.is_up and not self.is_ejected and not self.is_draining
-
-
-@dataclass(eq=False)
-class Member:
-    """An endpoint as one worker sees it."""
-
-    endpoint: Endpoint
-    key: int
-    weight: float = 1.0
-    busy: int = 0
-    current: float = 0.0
-    run: int = 0
-    unreachable_until: float = 0.0
-
-
-@dataclass
-class Stretch:
-    """A time in which a worker's choice did not change, and what it has picked."""
-
-    signature: tuple[tuple[str, float], ...] = ()
-    picks: Counter[str] = field(default_factory=Counter)
 
 
 class Worker:
