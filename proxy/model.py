@@ -134,6 +134,11 @@ class Service:
     sticky: Sticky = Sticky()
     preview: Preview | None = None
     balance: Balance = "least_requests"
+    eject_after: int = 0
+    """So many failures in a row in one worker are reported as a trip; 0 = none ever."""
+    slow_start_s: float = 0.0
+    panic: int | None = WHOLE // 2
+    """When nothing is available and more than this share of a pool is down, all of it is used."""
     timeouts: Timeouts = Timeouts()
     max_body: int = 0
     """Largest request body in bytes; 0 = no limit."""

@@ -48,7 +48,7 @@ CLASSES = ("request", "stream", "tunnel")
 
 # ---- kinds of upstream failures: the metric's label `kind`, in the order of the words ----
 
-FAILURE_KINDS = ("connect", "timeout", "reset", "truncated", "protocol")
+FAILURE_KINDS = ("connect", "timeout", "reset", "truncated", "protocol", "unavailable")
 
 # ---- a pool's area ----
 
@@ -67,7 +67,9 @@ P_PASSED_OVER = P_CLOSED + len(CLASSES)
 """Endpoints passed over because they could not be connected to, with nothing sent."""
 P_STALE = P_PASSED_OVER + 1
 """Requests sent again because a kept connection had died before a byte came back."""
-P_BYTES_IN = P_STALE + 1
+P_PANICKED = P_STALE + 1
+"""Requests sent to endpoints that are down or ejected, because nothing else was left."""
+P_BYTES_IN = P_PANICKED + 1
 P_BYTES_OUT = P_BYTES_IN + 1
 P_DURATION_US = P_BYTES_OUT + 1
 """Sum of the whole durations in microseconds."""
@@ -86,7 +88,13 @@ E_OPEN = 4
 """Gauge: all open connections."""
 E_UNREACHABLE_MS = 5
 """Monotonic milliseconds until which this worker passes the endpoint over; 0 = reachable."""
-ENDPOINT_WORDS = 8
+E_GOOD = 6
+"""Outcomes that speak for the endpoint: its answers but the bad ones; brought up to date at every sweep."""
+E_BAD = 7
+"""Outcomes that speak against it: failures on its side, and answers that say it is not well."""
+E_TRIPS = 8
+"""How often this worker saw as many bad outcomes in a row as make an ejection."""
+ENDPOINT_WORDS = 16
 
 # ---- a service's area ----
 
@@ -137,6 +145,8 @@ B_STATE = 0
 """Of an endpoint: the bits below; 0 speaks for it."""
 B_SINCE_MS = 1
 """Of an endpoint: monotonic milliseconds since when it gets traffic (again); 0 = for long."""
+B_READMITTED_MS = 2
+"""Of an endpoint: monotonic milliseconds of the end of its last ejection; 0 = never ejected."""
 
 UNCHECKED = 1
 """It has checks and has not passed the first one yet."""
@@ -195,6 +205,10 @@ class Board:
 
     def set_since(self, slot: int, monotonic_s: float) -> None:
         self.words[slot + B_SINCE_MS] = int(monotonic_s * 1000.0)
+        self._has_changed = True
+
+    def set_readmitted(self, slot: int, monotonic_s: float) -> None:
+        self.words[slot + B_READMITTED_MS] = int(monotonic_s * 1000.0)
         self._has_changed = True
 
     def publish(self) -> None:

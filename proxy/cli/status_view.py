@@ -212,27 +212,34 @@ def _state(endpoint: View) -> Text:
 
 
 def _endpoint_troubles(service: View, now: datetime, most: int | None) -> Iterator[Text]:
-    """A line for each endpoint that its checks keep away from traffic: what the last one said."""
+    """A line for each endpoint that is kept away from traffic: what its last check said, or why."""
     troubled = [
-        (name, endpoint)
+        (name, endpoint, trouble)
         for name, pool, _ in _coloured(service)
         for endpoint in pool.get("endpoints") or []
-        if endpoint.get("last_check") and not endpoint.get("available") and _has_trouble(endpoint)
+        if (trouble := _trouble(endpoint))
     ]
-    for name, endpoint in troubled[:most]:
-        ago = words.ago(endpoint.get("last_check_at"), now)
-        said = f"{endpoint['last_check']}{f', {ago}' if ago else ''}"
+    for name, endpoint, (said, at) in troubled[:most]:
+        ago = words.ago(at, now)
         state = _state(endpoint)
         yield Text.assemble(
-            f"{name} {endpoint['address']} ", (str(state), state.style), f": {said}"
+            f"{name} {endpoint['address']} ",
+            (str(state), state.style),
+            f": {said}{f', {ago}' if ago else ''}",
         )
     if most is not None and len(troubled) > most:
         yield Text(f"and {len(troubled) - most} more: turnout status {service['name']}")
 
 
-def _has_trouble(endpoint: View) -> bool:
-    """Whether more than a drain of ours keeps it away."""
-    return not endpoint.get("up", True) or bool(endpoint.get("asks_to_drain"))
+def _trouble(endpoint: View) -> tuple[str, str | None] | None:
+    """What keeps it away, and since when that is known; None if it is nothing but a drain of ours."""
+    if endpoint.get("available"):
+        return None
+    is_up = endpoint.get("up", True) and not endpoint.get("asks_to_drain")
+    if not is_up and endpoint.get("last_check"):
+        return endpoint["last_check"], endpoint.get("last_check_at")
+    why = endpoint.get("ejected_why")
+    return (why, None) if why else None
 
 
 def _notes(service: View, now: datetime) -> Iterator[Text]:

@@ -27,6 +27,7 @@ from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author, Decision, iso_utc
 from proxy.control.drain_view import Subject, find, subjects, undone
+from proxy.control.ejections import Ejections
 from proxy.control.fleet import Fleet
 from proxy.control.health import HealthBook
 from proxy.control.hold_shares import HoldShares
@@ -86,12 +87,14 @@ class Controller:
         self.health = HealthBook(fleet.board, self._ledger.book, self._clock)
         self.checkup = Checkup(self.health, prober or NetworkProber(), store, self._rng)
         self._ledger.before_apply.append(self.checkup.follow)
-        self._lookout = Lookout(self._ledger, fleet, self.health)
+        self.ejections = Ejections(self._ledger, fleet.totals, fleet.board)
+        self._lookout = Lookout(self._ledger, fleet, self.health, self.ejections)
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._pulse = Pulse(fleet.board, self._clock)
         hold_shares = HoldShares(fleet.board, fleet.totals, self._ledger.book)
         self._ledger.before_apply.append(hold_shares.follow)
         self._pulse.add(hold_shares.beat)
+        self._pulse.add(self.ejections.beat)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()

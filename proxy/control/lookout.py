@@ -8,6 +8,7 @@ from proxy.control import views
 from proxy.control.declared import drain_rules
 from proxy.control.drain_view import Subject, drain_view
 from proxy.control.drains import DrainRules
+from proxy.control.ejections import Ejections
 from proxy.control.fleet import Fleet, InFlight
 from proxy.control.health import HealthBook
 from proxy.control.ledger import Ledger
@@ -23,10 +24,13 @@ MOST_ITEMS = 1_000
 class Lookout:
     """Answers from memory and counters; changes nothing."""
 
-    def __init__(self, ledger: Ledger, fleet: Fleet, health: HealthBook) -> None:
+    def __init__(
+        self, ledger: Ledger, fleet: Fleet, health: HealthBook, ejections: Ejections
+    ) -> None:
         self._ledger = ledger
         self._fleet = fleet
         self._health = health
+        self._ejections = ejections
 
     def state(self, name: str) -> ServiceState:
         """Return the state of a service, one that is leaving too."""
@@ -90,6 +94,7 @@ class Lookout:
             board=self._fleet.board,
             health=self._health,
             now=ledger.now(),
+            ejection=self._ejections.of,
         )
 
     def _shown(self, name: str) -> Service:

@@ -45,6 +45,9 @@ class Moment:
     def monotonic_of(self, wall: float) -> float:
         return self.monotonic + (wall - self.wall)
 
+    def wall_of(self, monotonic: float) -> float:
+        return self.wall + (monotonic - self.monotonic)
+
 
 def build(
     config: Config,
@@ -96,6 +99,9 @@ def _service(
         sticky=_sticky(service.sticky, ring, now),
         preview=_preview(service.preview),
         balance=service.balance,
+        eject_after=service.ejection.consecutive_failures if service.ejection else 0,
+        slow_start_s=service.slow_start,
+        panic=service.panic,
         timeouts=_timeouts(service),
         max_body=service.limits.max_body,
         warm_connections=service.warm_connections,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
 from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
 from proxy.model import Endpoint, Pool, Service
+from proxy.policy.ejection import Ejected
 from proxy.stats import (
     CLASSES,
     E_FAILURES,
@@ -53,6 +54,8 @@ class Gaze:
     board: Board
     health: HealthBook
     now: Moment
+    ejection: Callable[[str, str, str], Ejected | None] = lambda *_: None
+    """The ejection of an endpoint by service, pool and address."""
 
     def facts(self, service: str, pool: Pool, endpoint: Endpoint) -> Facts:
         """What is true of an endpoint at this moment."""
@@ -115,6 +118,7 @@ def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
     totals, slot = gaze.totals, endpoint.slot
     found = gaze.facts(service, pool, endpoint)
     known = gaze.health.get((service, pool.name, endpoint.address))
+    ejected = gaze.ejection(service, pool.name, endpoint.address)
     return {
         "address": endpoint.address,
         "weight": endpoint.weight,
@@ -126,6 +130,8 @@ def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
         "last_check_at": known.last_check_at if known else None,
         "since": iso_utc(known.since) if known else None,
         "ejected": found.ejected,
+        "ejected_why": ejected.why if ejected else None,
+        "ejected_until": iso_utc(gaze.now.wall_of(ejected.until)) if ejected else None,
         "asks_to_drain": found.asks_to_drain,
         "draining": found.draining or found.pool_draining,
         "reachable": found.reachable,

@@ -6,11 +6,14 @@ the choice and its bookkeeping.
 
 from __future__ import annotations
 
+from proxy import stats
 from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
 from proxy.http1.headers import take_cookie, value_of, without
 from proxy.http1.message import RequestHead
 from proxy.policy.preview import pool_wanted
 from proxy.policy.sticky import Binding, bucket_of, hash_of
+
+_UNAVAILABLE = stats.P_FAILURES + stats.FAILURE_KINDS.index("unavailable")
 
 
 class Decision:
@@ -138,26 +141,61 @@ def pick(
 
     The decided pool's available endpoints; else those of another pool, where stickiness
     and weights allow it; else those of the decided pool that were found unreachable
-    lately (their mark may be out of date). None when all of them were tried.
+    lately (their mark may be out of date); else, in panic, all of the pool. None when there is
+    nobody left to try.
     """
     pool = decision.pool
     if pool is None:
         return None
-    members = pool.available(tried, now)
+    if pool.asking and (home := _home(service, decision, pool, tried)) is not None:
+        return home
+    members = pool.available(tried, now) or _last_resorts(service, decision, pool, tried, now)
     if not members:
-        other = _fallback(service, decision, tried, now)
-        if other is not None:
-            decision.pool = other
-            decision.until = 0.0
-            decision.must_bind = False  # the cookie stays as it is
-            members = other.available(tried, now)
-        else:
-            members = pool.untried(tried)
-            if not members:
-                return None
+        return None
     if len(members) == 1:
         return members[0]
     return _among(service, decision, client, members)
+
+
+def _home(
+    service: ServiceLive, decision: Decision, pool: PoolLive, tried: set[EndpointLive] | None
+) -> EndpointLive | None:
+    """The endpoint that the client is bound to, if that one asks to be drained: bound work finishes."""
+    binding = decision.binding
+    if not service.spec.sticky.endpoint or binding is None or not binding.endpoint:
+        return None
+    for endpoint in pool.asking:
+        if endpoint.mark == binding.endpoint and (tried is None or endpoint not in tried):
+            return endpoint
+    return None
+
+
+def _last_resorts(
+    service: ServiceLive,
+    decision: Decision,
+    pool: PoolLive,
+    tried: set[EndpointLive] | None,
+    now: float,
+) -> list[EndpointLive]:
+    """Who else may take a request, when its pool has nothing available.
+
+    A release that cannot take its share of the traffic has failed, whoever helps out: that
+    counts against the pool, unless what was tried has been counted already, or will be.
+    """
+    words = pool.words
+    other = _fallback(service, decision, tried, now)
+    if other is None and (members := pool.untried(tried)):
+        return members
+    if tried is None and not decision.previewed:
+        words[pool.slot + _UNAVAILABLE] += 1
+    if other is not None:
+        decision.pool = other
+        decision.until = 0.0
+        decision.must_bind = False  # the cookie stays as it is
+        return other.available(tried, now)
+    if members := pool.in_panic(tried, now):
+        words[pool.slot + stats.P_PANICKED] += 1
+    return members
 
 
 def _fallback(

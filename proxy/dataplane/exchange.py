@@ -188,6 +188,7 @@ class Exchange:
             pool.words[base + self.kind] -= 1
             pool.words[base + kind] += 1
         self.kind = kind
+        self._judge_answer()  # by its head: it may go on for hours
 
     def attach(self, connection: Upstream) -> None:
         """Send over this connection; the head goes before what the client sent meanwhile."""
@@ -425,6 +426,10 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
+            if self.status < 500:
+                upstream.endpoint.good += 1
+            else:
+                self._judge_answer()
             if self._may_keep():
                 if self.client.is_paused:  # that was this exchange's; the next one must hear
                     upstream.resume_reading()
@@ -465,6 +470,19 @@ class Exchange:
         if log is not None:
             log.add(self, duration)
 
+    def _judge_answer(self) -> None:
+        """Whether the endpoint's answer speaks for it or against it.
+
+        Not implemented (501) and version not supported (505) are about the request.
+        """
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        if self.status < 500 or self.status in {501, 505}:
+            endpoint.good += 1
+        else:
+            endpoint.was_bad(self.started)
+
     def count_failure(self, fault: Fault) -> None:
         pool, endpoint = self.pool, self.endpoint
         if pool is None or fault.kind is None:
@@ -472,6 +490,8 @@ class Exchange:
         pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
         if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
             endpoint.words[endpoint.slot + stats.E_FAILURES] += 1
+            if self.kind == stats.REQUEST:  # the others were judged by their head
+                endpoint.was_bad(self.started)
 
     def refuse(self, fault: Fault, *, close: bool = False) -> None:
         """Answer ourselves; nothing of another answer has been sent."""
@@ -503,6 +523,7 @@ class Exchange:
             return
         if self.to_end and exc is None:
             self.keeps_upstream = False
+            self._judge_answer()
             self.response_end(None)
             self.flush_reply()
         elif self.is_started:

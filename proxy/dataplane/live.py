@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from proxy import stats
 from proxy.dataplane.resolve import HostName, is_name
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
+from proxy.policy import slow_start
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.routing import Router
 from proxy.policy.split import Sequence as Buckets
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 UNREACHABLE_S = 1.0
 """How long an endpoint that could not be connected to is passed over by this worker."""
 
+_NOT_IN_PANIC = stats.UNCHECKED | stats.ASKS_TO_DRAIN
+_AMISS = stats.DOWN | stats.EJECTED
+
 
 class EndpointLive:
     """One endpoint of a pool in this worker. `busy`, `weight`, `key`, `current`: for the balancer."""
@@ -39,9 +43,11 @@ class EndpointLive:
         "drain",
         "drained_at",
         "gone",
+        "good",
         "host",
         "idle",
         "key",
+        "listed_weight",
         "mark",
         "max_age_s",
         "name",
@@ -49,6 +55,9 @@ class EndpointLive:
         "path",
         "pool",
         "port",
+        "readmitted_at",
+        "run",
+        "since",
         "slot",
         "state",
         "taken",
@@ -74,6 +83,10 @@ class EndpointLive:
         self.busy = 0
         self.taken = 0
         """Requests not yet added to the shared counter."""
+        self.good = 0
+        """Good outcomes not yet added to the shared counter."""
+        self.run = 0
+        """Bad outcomes in a row, before the good ones not yet added."""
         self.current = 0.0
         self.idle: list[Upstream] = []
         """Connections waiting for work, the last one used at the end."""
@@ -81,6 +94,8 @@ class EndpointLive:
         self.unreachable_until = 0.0
         self.state = 0
         """What the board says: see stats.B_STATE."""
+        self.since = 0.0
+        self.readmitted_at = 0.0
         self.drain: Drain | None = None
         self.drained_at = 0.0
         """When this worker heard of the drain: what began until then belongs to it."""
@@ -89,7 +104,9 @@ class EndpointLive:
         self.adopt(spec)
 
     def adopt(self, spec: Endpoint) -> None:
-        self.weight = spec.weight
+        self.listed_weight = spec.weight
+        self.weight: float = spec.weight
+        """The listed one, or less during a slow start."""
         if is_new(spec.drain, self.drain):
             self.drained_at = time.monotonic()
         self.drain = spec.drain
@@ -102,12 +119,54 @@ class EndpointLive:
         self.words[self.slot + stats.E_FAILURES] += 1
         self.words[self.slot + stats.E_UNREACHABLE_MS] = int(self.unreachable_until * 1000)
         self.pool.suspects.add(self)
+        self.was_bad(now)
 
     def connected(self) -> None:
         if self.unreachable_until:
             self.unreachable_until = 0.0
             self.words[self.slot + stats.E_UNREACHABLE_MS] = 0
             self.pool.suspects.discard(self)
+
+    def was_bad(self, began: float) -> None:
+        """An attempt of an exchange that began then has failed: it speaks for an ejection.
+
+        What began before the last readmission says nothing about the endpoint as it is now.
+        """
+        if began < self.readmitted_at:
+            return
+        if self.good:
+            self._add_good()
+        words, slot = self.words, self.slot
+        words[slot + stats.E_BAD] += 1
+        self.run += 1
+        if self.run == self.pool.eject_after:
+            self.run = 0
+            words[slot + stats.E_TRIPS] += 1
+
+    def _add_good(self) -> None:
+        self.words[self.slot + stats.E_GOOD] += self.good
+        self.good = self.run = 0
+
+    def look(self, board: memoryview) -> None:
+        """Take over what the board says."""
+        slot = self.slot
+        self.state = board[slot + stats.B_STATE]
+        self.since = board[slot + stats.B_SINCE_MS] / 1000.0
+        readmitted_at = board[slot + stats.B_READMITTED_MS] / 1000.0
+        if readmitted_at != self.readmitted_at:
+            self.readmitted_at = readmitted_at
+            self.run = 0
+
+    def ramp(self, now: float, slow_start_s: float) -> bool:
+        """Set the weight that a slow start allows now; whether one is under way."""
+        part = slow_start.part(
+            now,
+            since=self.since,
+            readmitted_at=self.readmitted_at,
+            slow_start_s=slow_start_s,
+        )
+        self.weight = self.listed_weight * part if part < 1.0 else self.listed_weight
+        return part < 1.0
 
     def publish(self) -> None:
         """Bring the shared counters up to date: at every sweep, and when a snapshot is applied.
@@ -117,6 +176,8 @@ class EndpointLive:
         """
         words, slot = self.words, self.slot
         taken, self.taken = self.taken, 0
+        if self.good:
+            self._add_good()
         words[slot + stats.E_REQUESTS] += taken
         words[slot + stats.E_IN_FLIGHT] = self.busy
         words[slot + stats.E_IDLE] = len(self.idle)
@@ -146,17 +207,22 @@ class EndpointLive:
 
 class PoolLive:
     __slots__ = (
+        "asking",
         "drain",
         "drained_at",
+        "eject_after",
         "endpoints",
         "epoch",
         "exposed",
         "name",
+        "panic",
         "passed",
+        "ramping",
         "ready",
         "release",
         "service",
         "slot",
+        "slow_start_s",
         "suspects",
         "weight",
         "words",
@@ -177,6 +243,9 @@ class PoolLive:
         self.weight = spec.weight
         self.epoch = spec.epoch
         self.release = spec.release
+        self.eject_after = service.eject_after
+        self.slow_start_s = service.slow_start_s
+        self.panic = service.panic
         before = self.drain
         self.drain = spec.drain
         known = self.endpoints
@@ -197,6 +266,10 @@ class PoolLive:
             live.publish()
         self.ready: list[EndpointLive] = []
         """Endpoints that may get something new, as far as the control plane knows."""
+        self.asking: list[EndpointLive] = []
+        """Those that only take what is bound to them, since they ask to be drained."""
+        self.ramping: list[EndpointLive] = []
+        """Those in their slow start."""
         if is_new(self.drain, before):
             self.drained_at = time.monotonic()
             for live in self.endpoints.values():
@@ -211,11 +284,19 @@ class PoolLive:
         if service.expose_pool:
             self.exposed = lines
 
-    def look(self, board: memoryview) -> None:
+    def look(self, board: memoryview, now: float) -> None:
         """Take over what the board says of the endpoints."""
         for endpoint in self.endpoints.values():
-            endpoint.state = board[endpoint.slot + stats.B_STATE]
-        self.ready = [e for e in self.endpoints.values() if e.drain is None and not e.state]
+            endpoint.look(board)
+        staying = [e for e in self.endpoints.values() if e.drain is None]
+        self.ready = [e for e in staying if not e.state]
+        self.asking = [e for e in staying if e.state == stats.ASKS_TO_DRAIN]
+        self.ramping = staying
+        self.ramp(now)
+
+    def ramp(self, now: float) -> None:
+        """Give those in their slow start the weight of this moment."""
+        self.ramping = [e for e in self.ramping if e.ramp(now, self.slow_start_s)]
 
     @property
     def is_open(self) -> bool:
@@ -237,6 +318,20 @@ class PoolLive:
         if tried is None:
             return self.ready
         return [e for e in self.ready if e not in tried]
+
+    def in_panic(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
+        """All that were not tried, also those down or ejected, if they are so large a part.
+
+        Where most of a pool seems to be amiss the fault may be in how we look at it. A new
+        endpoint gets nothing before its first check even so, nor one that drains.
+        """
+        if self.panic is None:
+            return []
+        staying = [e for e in self.endpoints.values() if e.drain is None]
+        amiss = sum(1 for e in staying if e.state & _AMISS or e.unreachable_until > now)
+        if amiss * WHOLE <= self.panic * len(staying):
+            return []
+        return [e for e in staying if not e.state & _NOT_IN_PANIC and (not tried or e not in tried)]
 
 
 class ServiceLive:
@@ -301,9 +396,12 @@ class Table:
 
 
 class Live:
-    def __init__(self, words: memoryview, board: memoryview) -> None:
+    def __init__(
+        self, words: memoryview, board: memoryview, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._words = words
         self._board = board
+        self._now = now
         self._seen = -1
         self._pools: dict[tuple[str, str], PoolLive] = {}
         self._services: dict[str, ServiceLive] = {}
@@ -329,12 +427,16 @@ class Live:
         return Table(snapshot.revision, router, ordered)
 
     def look(self) -> None:
-        """Look at the board, if it has changed."""
-        version = self._board[stats.B_VERSION]
+        """Look at the board, if it has changed, and go on with the slow starts."""
+        version, now = self._board[stats.B_VERSION], self._now()
         if version != self._seen:
             self._seen = version
             for pool in self._pools.values():
-                pool.look(self._board)
+                pool.look(self._board, now)
+        else:
+            for pool in self._pools.values():
+                if pool.ramping:
+                    pool.ramp(now)
 
     def _adopt(
         self, spec: Pool, service: Service, before: dict[tuple[str, str], PoolLive]

@@ -63,7 +63,7 @@ class Plane:
         self.farewell_s = math.inf
         """When tunnels and event streams are told to end because the worker ends."""
         self.farewell_spread_s = 0.0
-        self._live = Live(words, board)
+        self._live = Live(words, board, lambda: self.clock.now)
         self._holds = Holds(loop, self)
         self._listeners: dict[str, ListenerLive] = {}
         self._leaving: list[ListenerLive] = []

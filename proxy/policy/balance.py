@@ -20,7 +20,7 @@ class Member(Protocol):
     """What balancing knows of an endpoint."""
 
     @property
-    def weight(self) -> int: ...
+    def weight(self) -> float: ...
     @property
     def busy(self) -> int:
         """Requests in flight in this worker."""
@@ -57,7 +57,7 @@ class LeastRequests:
         if count == 1:
             return members[0]
         weight = members[0].weight
-        total = 0
+        total = 0.0
         is_even = True
         for member in members:
             total += member.weight
@@ -94,7 +94,7 @@ class RoundRobin:
     __slots__ = ()
 
     def pick(self, members: Sequence[M], key: int) -> M:  # noqa: ARG002 - only hash looks at it
-        total = 0
+        total = 0.0
         best = members[0]
         richest = best.current + best.weight
         for member in members:

@@ -73,6 +73,7 @@ class _Supervisor:
                 board=self._workforce.board,
                 health=controller.health,
                 checks_in_flight=lambda: controller.checkup.in_flight,
+                ejections=lambda: controller.ejections.counts,
             ),
             bind=admin.bind,
             tokens=Tokens(

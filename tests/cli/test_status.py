@@ -206,6 +206,18 @@ def test_the_pool_that_was_left_is_not_called_down_while_it_drains(
     assert re.search(r"127\.0\.0\.1:9001 +blue +draining ", out)
 
 
+def test_an_ejected_endpoint_is_called_so(admin: Any, turnout: Build, service_view: Build) -> None:
+    view = service_view(0)
+    view["pools"]["blue"]["endpoints"][0].update(
+        available=False, state="ejected", ejected=True, ejected_why="5 failures in a row"
+    )
+    admin.set("GET /v1/services/shop", 200, view)
+    out = turnout("status", "shop").out
+    assert "127.0.0.1:9001 ejected: 5 failures in a row" in out
+    assert "1/2" in out
+    assert re.search(r"127\.0\.0\.1:9001 +blue +ejected ", out)
+
+
 def test_watching_on_a_terminal_keeps_the_page_while_nobody_answers(
     admin: Any, status_view: Build, refusal: Build
 ) -> None:

@@ -39,6 +39,8 @@ async def test_a_service_is_shown_with_its_numbers(world: World) -> None:
         "since": None,
         "ejected": False,
         "asks_to_drain": False,
+        "ejected_why": None,
+        "ejected_until": None,
         "draining": False,
         "reachable": True,
         "leaving": False,

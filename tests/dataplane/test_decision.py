@@ -23,11 +23,14 @@ from proxy.model import (
     Snapshot,
     Sticky,
 )
+from proxy.stats import Board
 
 NOW, WALL = 100.0, 1_700_000_000.0
 DRAIN = Drain(since_s=NOW, requests_by_s=NOW + 30, streams_by_s=NOW + 300)
 COOKIE = Sticky(by="cookie", name="t", keys=("00" * 16,))
 PREVIEW = Preview(header="X-Preview", cookie="preview", secret="s:ecret")
+
+UNAVAILABLE = stats.P_FAILURES + stats.FAILURE_KINDS.index("unavailable")
 
 
 class Bench:
@@ -35,7 +38,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.words = memoryview(bytearray(8 * 4096)).cast("q")
-        self.live = Live(self.words, memoryview(bytes(8 * 4096)).cast("q"))
+        self.board = Board(memoryview(bytearray(8 * 4096)).cast("q"), 1)
+        self.live = Live(self.words, self.board.words, lambda: NOW)
         self.spec = Service(
             name="shop",
             routes=(Route(),),
@@ -80,6 +84,15 @@ class Bench:
         pool = self.service.by_name.get(name)
         assert pool is not None
         return list(pool.endpoints.values())
+
+    def mark(self, bit: int, *endpoints: EndpointLive, on: bool = True) -> None:
+        for endpoint in endpoints:
+            self.board.mark(endpoint.slot, bit, on=on)
+        self.board.publish()
+        self.live.look()
+
+    def counted(self, word: int, name: str = "blue") -> int:
+        return int(self.words[self.service.by_name[name].slot + word])
 
     def cookie(self, decision: Decision) -> bytes:
         assert self.service.cookie is not None
@@ -274,3 +287,93 @@ def test_a_client_bound_to_an_endpoint_stays_there_while_it_is_available(bench: 
         assert bench.pick(bench.decide(cookie)) is home
     other = bench.pick(bench.decide(cookie), {home})
     assert other is not home
+
+
+# ---- nothing available ----
+
+
+@pytest.mark.parametrize("bit", [stats.DOWN, stats.EJECTED])
+def test_without_anything_available_the_other_pool_answers_and_the_release_has_failed(
+    bench: Bench, bit: int
+) -> None:
+    bench.apply(5000)
+    bench.mark(bit, *bench.endpoints("blue"))
+    picked = bench.pick(Decision(bench.service.by_name["blue"], 0, None))
+    assert picked in bench.endpoints("green")
+    assert bench.counted(UNAVAILABLE) == 1
+    assert bench.counted(UNAVAILABLE, "green") == 0
+    assert bench.counted(stats.P_PANICKED) == 0
+
+
+@pytest.mark.parametrize("bit", [stats.DOWN, stats.EJECTED])
+def test_when_no_other_pool_helps_all_of_this_one_are_tried(bench: Bench, bit: int) -> None:
+    bench.mark(bit, *bench.endpoints("blue"))
+    picked = {bench.pick(bench.decide()) for _ in range(50)}
+    assert picked == set(bench.endpoints("blue"))
+    assert bench.counted(stats.P_PANICKED) == bench.counted(UNAVAILABLE) == 50
+
+
+def test_with_panic_off_nobody_is_picked_and_the_release_has_failed(bench: Bench) -> None:
+    bench.apply(panic=None)
+    bench.mark(stats.DOWN, *bench.endpoints("blue"))
+    assert bench.pick(bench.decide()) is None
+    assert (bench.counted(UNAVAILABLE), bench.counted(stats.P_PANICKED)) == (1, 0)
+
+
+def test_panic_does_not_end_where_the_first_attempt_failed(bench: Bench) -> None:
+    first, second = bench.endpoints("blue")
+    bench.mark(stats.DOWN, first, second)
+    assert bench.pick(bench.decide(), {first}) is second
+    assert bench.pick(bench.decide(), {first, second}) is None
+    assert bench.counted(UNAVAILABLE) == 0, "the attempts that failed were counted themselves"
+
+
+def test_who_was_only_unreachable_lately_is_tried_before_panic(bench: Bench) -> None:
+    first, second = bench.endpoints("blue")
+    bench.mark(stats.DOWN, first)
+    second.failed_to_connect(NOW)
+    assert bench.pick(bench.decide()) is second
+    assert (bench.counted(UNAVAILABLE), bench.counted(stats.P_PANICKED)) == (0, 0)
+
+
+def test_a_new_endpoint_gets_nothing_before_its_first_pass_whatever_happens(bench: Bench) -> None:
+    first, second = bench.endpoints("blue")
+    bench.mark(stats.UNCHECKED, first, second)
+    assert bench.pick(bench.decide()) is None
+    bench.mark(stats.UNCHECKED, second, on=False)
+    bench.mark(stats.DOWN, second)
+    bench.apply(panic=0)
+    assert {bench.pick(bench.decide()) for _ in range(20)} == {second}
+
+
+def test_a_preview_without_anything_available_is_no_failure_of_the_release(bench: Bench) -> None:
+    bench.apply(preview=PREVIEW, panic=None)
+    bench.mark(stats.DOWN, *bench.endpoints("green"))
+    decision = bench.decide(None, "a", b"X-Preview", b": ", b"s:ecret:green", b"\r\n")
+    assert bench.pick(decision) is None
+    assert bench.counted(UNAVAILABLE, "green") == 0
+
+
+def test_an_endpoint_that_asks_to_be_drained_keeps_who_is_bound_to_it(bench: Bench) -> None:
+    bench.apply(sticky=replace(COOKIE, endpoint=True))
+    first = bench.decide()
+    home = bench.pick(first)
+    assert home is not None
+    cookie = bench.cookie(first)
+    bench.mark(stats.ASKS_TO_DRAIN, home)
+    for _ in range(20):
+        assert bench.pick(bench.decide()) is not home, "nothing new"
+        assert bench.pick(bench.decide(cookie)) is home
+    assert bench.pick(bench.decide(cookie), {home}) is not home
+    bench.mark(stats.DOWN, home)
+    assert bench.pick(bench.decide(cookie)) is not home
+
+
+def test_an_endpoint_that_asks_to_be_drained_gets_nothing_from_clients_of_its_pool(
+    bench: Bench,
+) -> None:
+    bench.apply(sticky=COOKIE)
+    cookie = bench.cookie(bench.decide())
+    first, second = bench.endpoints("blue")
+    bench.mark(stats.ASKS_TO_DRAIN, first)
+    assert {bench.pick(bench.decide(cookie)) for _ in range(20)} == {second}

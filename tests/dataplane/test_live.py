@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from proxy import stats
-from proxy.dataplane.live import UNREACHABLE_S, Live, split_address
+from proxy.clock import ManualClock
+from proxy.dataplane.live import UNREACHABLE_S, Live, PoolLive, split_address
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Route, Service, Snapshot, Sticky
+from proxy.policy.balance import balancer
+from proxy.policy.slow_start import READMIT_S
+from proxy.stats import Board
 from tests.dataplane.box import Box, until
 
 DRAIN = Drain(since_s=0, requests_by_s=30, streams_by_s=300)
@@ -16,7 +22,7 @@ BLUE = Pool(
     name="blue",
     weight=WHOLE,
     slot=100,
-    endpoints=(Endpoint(address="a:1", slot=400), Endpoint(address="b:2", slot=408, weight=3)),
+    endpoints=(Endpoint(address="a:1", slot=400), Endpoint(address="b:2", slot=420, weight=3)),
 )
 SHOP = Service(name="shop", routes=(Route(host="shop"),), pools=(BLUE,), active="blue")
 
@@ -27,8 +33,18 @@ def words() -> memoryview:
 
 
 @pytest.fixture
-def live(words: memoryview) -> Live:
-    return Live(words, memoryview(bytes(8 * 1000)).cast("q"))
+def board() -> Board:
+    return Board(memoryview(bytearray(8 * 1000)).cast("q"), 1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(monotonic=1000.0)
+
+
+@pytest.fixture
+def live(words: memoryview, board: Board, clock: ManualClock) -> Live:
+    return Live(words, board.words, clock.monotonic)
 
 
 def snapshot(*services: Service, revision: int = 1) -> Snapshot:
@@ -167,3 +183,245 @@ async def test_a_snapshot_is_applied_with_what_the_board_says(box: Box) -> None:
     box.board.mark(slot, stats.UNCHECKED, on=True)
     await box.serve(one, two)
     assert box.pool_live().ready == [box.live(two)]
+
+
+# ---- what the board says ----
+
+
+def look(live: Live, board: Board) -> None:
+    board.publish()
+    live.look()
+
+
+def blue(live: Live, **service: object) -> PoolLive:
+    shop = replace(SHOP, **service)  # type: ignore[arg-type]
+    return live.apply(snapshot(shop)).services[0].pools[0]
+
+
+@pytest.mark.parametrize("bit", [stats.UNCHECKED, stats.DOWN, stats.EJECTED, stats.ASKS_TO_DRAIN])
+def test_an_endpoint_with_any_mark_gets_nothing_new(live: Live, board: Board, bit: int) -> None:
+    pool = blue(live)
+    first, second = live.endpoints()
+    board.mark(first.slot, bit, on=True)
+    look(live, board)
+    assert pool.available(None, 0) == [second]
+    assert pool.asking == ([first] if bit == stats.ASKS_TO_DRAIN else [])
+    board.mark(first.slot, bit, on=False)
+    look(live, board)
+    assert pool.available(None, 0) == [first, second]
+    assert pool.asking == []
+
+
+def test_a_mark_outlives_a_snapshot(live: Live, board: Board) -> None:
+    blue(live)
+    first, second = live.endpoints()
+    board.mark(first.slot, stats.EJECTED, on=True)
+    look(live, board)
+    assert blue(live).available(None, 0) == [second]
+
+
+# ---- outcomes ----
+
+
+def outcomes(words: memoryview) -> tuple[int, int, int]:
+    return words[400 + stats.E_GOOD], words[400 + stats.E_BAD], words[400 + stats.E_TRIPS]
+
+
+def test_a_whole_run_of_failures_is_a_trip(live: Live, words: memoryview) -> None:
+    blue(live, eject_after=3)
+    first, _ = live.endpoints()
+    for _ in range(7):
+        first.was_bad(1000.0)
+    assert outcomes(words) == (0, 7, 2)
+
+
+def test_a_success_ends_the_run_whether_it_is_published_or_not(
+    live: Live, words: memoryview
+) -> None:
+    blue(live, eject_after=3)
+    first, _ = live.endpoints()
+    for publish in (False, True):
+        first.was_bad(1000.0)
+        first.was_bad(1000.0)
+        first.good += 1
+        if publish:
+            first.publish()
+        first.was_bad(1000.0)
+        assert words[400 + stats.E_TRIPS] == 0
+        first.good += 1
+    first.publish()
+    assert outcomes(words) == (4, 6, 0)
+
+
+def test_failing_to_connect_is_a_bad_outcome(live: Live, words: memoryview) -> None:
+    blue(live)
+    live.endpoints()[0].failed_to_connect(1000.0)
+    assert outcomes(words) == (0, 1, 0)
+
+
+def test_after_a_readmission_what_began_before_it_says_nothing(
+    live: Live, words: memoryview, board: Board
+) -> None:
+    blue(live, eject_after=3)
+    first, _ = live.endpoints()
+    first.was_bad(990.0)
+    first.was_bad(990.0)
+    board.set_readmitted(first.slot, 1000.0)
+    look(live, board)
+    first.was_bad(999.0)
+    assert outcomes(words) == (0, 2, 0)
+    first.was_bad(1000.0)
+    assert outcomes(words) == (0, 3, 0), "the run has begun anew"
+
+
+# ---- slow start ----
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "part"), [(0.0, 0.1), (5.0, 0.55), (9.0, 0.91), (10.0, 1.0), (99.0, 1.0)]
+)
+def test_an_endpoints_weight_grows_evenly_through_its_slow_start(
+    live: Live, board: Board, clock: ManualClock, elapsed: float, part: float
+) -> None:
+    blue(live, slow_start_s=10.0)
+    first, second = live.endpoints()
+    assert (first.weight, second.weight) == (1, 3), "nothing has just begun"
+    board.set_since(second.slot, clock.monotonic())
+    look(live, board)
+    clock.advance(elapsed)
+    live.look()
+    assert [first.weight, second.weight] == pytest.approx([1, 3 * part])
+
+
+def test_without_slow_start_a_new_endpoint_has_its_weight_at_once(
+    live: Live, board: Board, clock: ManualClock
+) -> None:
+    pool = blue(live)
+    board.set_since(420, clock.monotonic())
+    look(live, board)
+    assert live.endpoints()[1].weight == 3
+    assert pool.ramping == []
+
+
+@pytest.mark.parametrize(("slow_start", "whole_after"), [(0.0, READMIT_S), (20.0, 20.0)])
+def test_after_an_ejection_there_is_always_a_slow_start(
+    live: Live, board: Board, clock: ManualClock, slow_start: float, whole_after: float
+) -> None:
+    blue(live, slow_start_s=slow_start)
+    second = live.endpoints()[1]
+    board.set_readmitted(420, clock.monotonic())
+    look(live, board)
+    assert second.weight == pytest.approx(0.3)
+    clock.advance(whole_after - 0.1)
+    live.look()
+    assert 2.8 < second.weight < 3
+    clock.advance(0.1)
+    live.look()
+    assert second.weight == 3
+
+
+def test_a_snapshot_does_not_cut_a_slow_start_short(
+    live: Live, board: Board, clock: ManualClock
+) -> None:
+    blue(live, slow_start_s=10.0)
+    board.set_since(420, clock.monotonic())
+    look(live, board)
+    clock.advance(5.0)
+    blue(live, slow_start_s=10.0)
+    assert live.endpoints()[1].weight == pytest.approx(3 * 0.55)
+
+
+@pytest.mark.parametrize("balance", ["least_requests", "round_robin", "hash"])
+def test_every_balance_follows_the_growing_weight(
+    live: Live, board: Board, clock: ManualClock, balance: str
+) -> None:
+    even = replace(BLUE, endpoints=tuple(replace(e, weight=1) for e in BLUE.endpoints))
+    pool = blue(live, slow_start_s=10.0, pools=(even,))
+    _, second = live.endpoints()
+    board.set_since(second.slot, clock.monotonic())
+    look(live, board)
+    draw = random.Random(1)
+    chooser = balancer(balance, draw.random)  # type: ignore[arg-type]
+    for elapsed, share in ((0.0, 0.1 / 1.1), (5.0, 0.55 / 1.55), (10.0, 0.5)):
+        clock.advance(1000.0 + elapsed - clock.monotonic())
+        live.look()
+        picked = Counter(chooser.pick(pool.ready, draw.getrandbits(64)) for _ in range(4000))
+        assert picked[second] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_when_all_of_a_pool_are_starting_nobody_is_favoured(
+    live: Live, board: Board, clock: ManualClock
+) -> None:
+    blue(live, slow_start_s=10.0)
+    first, second = live.endpoints()
+    for endpoint in (first, second):
+        board.set_since(endpoint.slot, clock.monotonic())
+    look(live, board)
+    clock.advance(3.0)
+    live.look()
+    assert second.weight == pytest.approx(3 * first.weight)
+
+
+# ---- panic ----
+
+
+def test_in_panic_all_are_tried_but_new_draining_and_tried_ones(live: Live, board: Board) -> None:
+    names = ("down", "ejected", "both", "new", "asks", "drains", "tried")
+    pool = blue(
+        live,
+        pools=(
+            replace(
+                BLUE,
+                endpoints=tuple(
+                    Endpoint(
+                        address=f"{name}:1",
+                        slot=400 + 16 * n,
+                        drain=DRAIN if name == "drains" else None,
+                    )
+                    for n, name in enumerate(names)
+                ),
+            ),
+        ),
+    )
+    known = dict(zip(names, live.endpoints(), strict=True))
+    for name, bits in {
+        "down": stats.DOWN,
+        "ejected": stats.EJECTED,
+        "both": stats.DOWN | stats.EJECTED,
+        "new": stats.UNCHECKED,
+        "asks": stats.ASKS_TO_DRAIN,
+        "tried": stats.DOWN,
+    }.items():
+        board.mark(known[name].slot, bits, on=True)
+    look(live, board)
+    tried = {known["tried"]}
+    assert pool.in_panic(tried, 0) == [known["down"], known["ejected"], known["both"]]
+
+
+@pytest.mark.parametrize(
+    ("panic", "down", "panics"),
+    [(5000, 2, False), (5000, 3, True), (0, 1, True), (None, 4, False), (WHOLE, 4, False)],
+)
+def test_panic_needs_more_than_its_share_to_be_amiss(
+    live: Live,
+    board: Board,
+    panic: int | None,
+    down: int,
+    panics: bool,  # noqa: FBT001
+) -> None:
+    four = tuple(Endpoint(address=f"e:{n}", slot=400 + 16 * n) for n in range(4))
+    pool = blue(live, panic=panic, pools=(replace(BLUE, endpoints=four),))
+    for endpoint in four[:down]:
+        board.mark(endpoint.slot, stats.DOWN, on=True)
+    look(live, board)
+    assert bool(pool.in_panic(None, 0)) == panics
+
+
+def test_an_endpoint_that_cannot_be_reached_is_amiss_too(live: Live, board: Board) -> None:
+    pool = blue(live)
+    first, second = live.endpoints()
+    board.mark(first.slot, stats.EJECTED, on=True)
+    look(live, board)
+    assert pool.in_panic({second}, 1000.0) == []
+    second.failed_to_connect(1000.0)
+    assert pool.in_panic({second}, 1000.0) == [first]

@@ -53,6 +53,8 @@ class Instruments:
     board: Board
     health: HealthBook
     checks_in_flight: Callable[[], int]
+    ejections: Callable[[], Mapping[tuple[str, str], int]]
+    """How many there have been, by service and pool."""
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
 
@@ -128,6 +130,8 @@ class FleetCollector(Collector):
             stats.FAILURE_KINDS,
         )
         yield _retries(areas)
+        yield _panicked(areas)
+        yield self._ejections()
         yield _by_kind(
             CounterMetricFamily(
                 "turnout_drain_cut",
@@ -168,6 +172,14 @@ class FleetCollector(Collector):
             for outcome, count in zip(stats.HELD_ENDS, counts, strict=True):
                 ends.add_metric((name, outcome), count)
         yield from (held, ends)
+
+    def _ejections(self) -> Metric:
+        family = CounterMetricFamily(
+            "turnout_ejections", "Endpoints ejected for their outcomes.", labels=POOL
+        )
+        for labels, count in sorted(self._instruments.ejections().items()):
+            family.add_metric(labels, count)
+        return family
 
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
         weight = GaugeMetricFamily(
@@ -342,6 +354,17 @@ def _retries(areas: _Areas) -> Metric:
         passed_over = sum(words[stats.P_PASSED_OVER] for words in own)
         family.add_metric((service, "passed_over"), passed_over)
         family.add_metric((service, "stale_connection"), sum(words[stats.P_STALE] for words in own))
+    return family
+
+
+def _panicked(areas: _Areas) -> Metric:
+    family = CounterMetricFamily(
+        "turnout_panic_requests",
+        "Requests sent to endpoints that are down or ejected, as nothing else was left.",
+        labels=POOL,
+    )
+    for labels, words in areas.items():
+        family.add_metric(labels, words[stats.P_PANICKED])
     return family
 
 

@@ -15,6 +15,7 @@ from proxy.control.config.problem import Finding, Path, Wrong, dotted, either, n
 from proxy.control.config.schema import (
     MOST_POOLS,
     AdminConfig,
+    EjectionConfig,
     HealthConfig,
     PreviewConfig,
     RouteConfig,
@@ -47,6 +48,7 @@ def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _sticky((*path, "sticky"), _mapping(service, "sticky"))
     yield from _cookies(path, service)
     yield from _health((*path, "health"), _mapping(service, "health"))
+    yield from _ejection((*path, "ejection"), _mapping(service, "ejection"))
 
 
 def _at_least_one(path: Path, value: Any) -> Iterator[Finding]:
@@ -266,6 +268,15 @@ _NOT_FOR_CHECKS = frozenset(
     }
 )
 """Headers that say how the request is framed or carried: ours to set."""
+
+
+def _ejection(path: Path, ejection: Mapping[str, Any]) -> Iterator[Finding]:
+    base, most = (
+        _parsed(values.duration, ejection.get(key, _default(EjectionConfig, key)))
+        for key in ("base_time", "max_time")
+    )
+    if base is not None and most is not None and base > most:
+        yield Finding(path=(*path, "base_time"), what="is longer than ejection.max_time")
 
 
 def _unknown_pool(

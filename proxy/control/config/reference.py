@@ -168,6 +168,10 @@ services:
     active: blue
     health: off
 """,
+    "services.NAME.ejection": """\
+defaults:
+  ejection: {consecutive_failures: 3, base_time: 30s, max_percent: 34}
+""",
     "services.NAME.timeouts": """\
 defaults:
   timeouts: {connect: 2s, response: 30s, tunnel_idle: 1h}

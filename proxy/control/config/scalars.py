@@ -58,6 +58,10 @@ def _empty_is_none(value: Any) -> str | None:
     return values.secret(value) or None if value is not None else None
 
 
+def _share_or_off(hundredths: int | None) -> str:
+    return "off" if hundredths is None else values.share_text(hundredths)
+
+
 _written_duration = PlainSerializer(values.duration_text, when_used="json")
 _written_size = PlainSerializer(values.size_text, when_used="json")
 _hidden = PlainSerializer(_hide, when_used="json")
@@ -94,6 +98,20 @@ Percent = Annotated[
     BeforeValidator(values.percent),
     PlainSerializer(values.percent_number, when_used="json"),
     _or_environment({"type": "number", "minimum": 0, "maximum": 100}),
+]
+Share = Annotated[
+    int,
+    Kind("a share"),
+    BeforeValidator(values.share),
+    PlainSerializer(values.share_text, when_used="json"),
+    _text(values.SHARE),
+]
+ShareOrOff = Annotated[
+    int | None,
+    Kind("a share, or `off`"),
+    BeforeValidator(values.share_or_off),
+    PlainSerializer(_share_or_off, when_used="json"),
+    _text(rf"{values.SHARE}|off"),
 ]
 Switch = Annotated[
     bool,

@@ -16,7 +16,9 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SecretStr,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    WrapSerializer,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -42,6 +44,8 @@ from proxy.control.config.scalars import (
     RequestPath,
     RoutePath,
     Secret,
+    Share,
+    ShareOrOff,
     SigningSecret,
     Size,
     Statuses,
@@ -305,6 +309,39 @@ class HealthConfig(Section):
     )
 
 
+class EjectionConfig(Section):
+    """When an endpoint is left out for a while because of what comes back from it."""
+
+    consecutive_failures: Annotated[int, *integer(0, 1_000_000, "a number")] = Field(
+        default=5,
+        description="Ejected after so many failed requests without a success between, over all "
+        "workers. Failures to connect, timeouts, broken and invalid answers count, and statuses "
+        "from 500 but 501 and 505. 0 turns this rule off.",
+    )
+    failure_share: Share = Field(
+        default=WHOLE // 2,
+        description="Ejected when so many of its requests within `window` failed, at least "
+        "twice as many as of the pool's others. `0%` turns this rule off.",
+    )
+    min_requests: Annotated[int, *integer(1, 1_000_000, "a number")] = Field(
+        default=20, description="With fewer requests in the window `failure_share` says nothing."
+    )
+    window: PositiveDuration = Field(
+        default=10.0, description="The time that `failure_share` looks back."
+    )
+    base_time: PositiveDuration = Field(
+        default=10.0,
+        description="How long the first ejection lasts; one soon after it twice as long, and so "
+        "on. Every `base_time` in service makes the next one shorter again.",
+    )
+    max_time: PositiveDuration = Field(default=300.0, description="No ejection lasts longer.")
+    max_percent: Annotated[int, *integer(0, 100, "a number")] = Field(
+        default=50,
+        description="At most so many percent of a pool's endpoints are ejected at once, rounded "
+        "down; one of two or more always may be, and the last available one never.",
+    )
+
+
 class ServiceTimeouts(Section):
     connect: PositiveDuration = Field(
         default=5.0, description="How long connecting to an endpoint may take."
@@ -362,6 +399,10 @@ class HeadersConfig(Section):
     expose_pool: Switch = Field(default=False, description="Send them to the client too.")
 
 
+def _or_off(section: Section | None, write: SerializerFunctionWrapHandler) -> Any:
+    return "off" if section is None else write(section)
+
+
 class ServiceDefaults(Section):
     """What every service has unless it says otherwise; mappings are merged key by key."""
 
@@ -381,11 +422,33 @@ class ServiceDefaults(Section):
         HealthConfig | None,
         Kind("a mapping, or `off`"),
         BeforeValidator(values.off_is_none),
+        WrapSerializer(_or_off, when_used="json"),
     ] = Field(
         default=None,
         description="Active checks of the endpoints; `{}` for the defaults. Without it, or `off`: "
         "none, and an endpoint counts as up while it can be connected to.",
         json_schema_extra=or_off,
+    )
+    ejection: Annotated[
+        EjectionConfig | None,
+        Kind("a mapping, or `off`"),
+        BeforeValidator(values.off_is_none),
+        WrapSerializer(_or_off, when_used="json"),
+    ] = Field(
+        default=EjectionConfig(),
+        description="Leaves failing endpoints out for a while; `off` for never.",
+        json_schema_extra=or_off,
+    )
+    slow_start: Duration = Field(
+        default=0.0,
+        description="How long the share of an endpoint that is new or up again grows to its "
+        "whole weight. `0s` gives it all at once; after an ejection it takes 5s at least.",
+    )
+    panic: ShareOrOff = Field(
+        default=WHOLE // 2,
+        description="When no endpoint of a pool is available and no other pool can help, but more "
+        "than this share of it is down, ejected or unreachable, all of them are tried. With "
+        "`off` the answer is 503.",
     )
     timeouts: ServiceTimeouts = Field(
         default=ServiceTimeouts(), description="Patience with endpoints and bodies."

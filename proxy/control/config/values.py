@@ -18,6 +18,7 @@ import durationpy
 from proxy.control.config.problem import Wrong, either, nearest, quoted
 
 DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+"
+SHARE = r"[0-9]{1,3}(\.[0-9]{1,2})?%"
 SIZE = r"[0-9]+(B|KiB|MiB|GiB|TiB)?"
 NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar of RFC 9110, no password
@@ -171,6 +172,35 @@ def percent(value: Any) -> int:
     if hundredths != hundredths.to_integral_value():
         raise Wrong(f"is {kind_of(value)}, more than two decimals", expected, f"{number:.2f}")
     return int(hundredths)
+
+
+def share(value: Any) -> int:
+    """Hundredths of a percent of `10%`, `12.5%`: a part of something, not a weight."""
+    expected = "a share from 0% to 100%, such as 10%"
+    match = re.fullmatch(SHARE, value) if isinstance(value, str) else None
+    if match is None:
+        number = _decimal(value)
+        raise Wrong(f"is {kind_of(value)}", expected, f"{number}%" if number is not None else "")
+    hundredths = int(Decimal(match[0][:-1]) * 100)
+    if hundredths > 100 * 100:
+        raise Wrong(f"is {kind_of(value)}", expected)
+    return hundredths
+
+
+def share_text(hundredths: int) -> str:
+    """The share as one writes it: `10%`, `12.5%`."""
+    return f"{percent_number(hundredths)}%"
+
+
+def share_or_off(value: Any) -> int | None:
+    """A share, or None for `off`."""
+    if value == "off":
+        return None
+    try:
+        return share(value)
+    except Wrong as wrong:
+        expected = wrong.expected + ", or off"
+        raise Wrong(wrong.what, expected, wrong.suggestion) from None
 
 
 def percent_number(hundredths: int) -> int | float:

@@ -172,6 +172,8 @@ class FakeFleet:
         self.health = HealthBook(self.board, self.slots, ManualClock())
         self.states: list[WorkerState] = []
         self.words: dict[int, memoryview] = {}
+        self.board = Board(memoryview(bytearray(4096 * 8)).cast("q"), 2)
+        self.ejections: dict[tuple[str, str], int] = {}
 
     def add(self, slot: int, pid: int = 1) -> memoryview:
         words = memoryview(bytearray(4096 * 8)).cast("q")
@@ -264,6 +266,7 @@ async def serve() -> AsyncIterator[Serve]:
             board=fleet.board,
             health=fleet.health,
             checks_in_flight=lambda: 3,
+            ejections=lambda: fleet.ejections,
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()

@@ -181,6 +181,21 @@ async def test_endpoints_are_counted_by_what_can_be_done_with_them(admin: Admin)
     assert blue(await scrape(admin), "turnout_endpoints", state="available") == 2
 
 
+async def test_ejected_endpoints_are_counted_as_such(admin: Admin) -> None:
+    admin.fleet.add(0)
+    admin.fleet.board.mark(ENDPOINTS, stats.EJECTED, on=True)
+    admin.fleet.ejections["shop", "blue"] = 3
+    found = await scrape(admin)
+    assert blue(found, "turnout_endpoints", state="ejected") == 1
+    assert blue(found, "turnout_endpoints", state="available") == 1
+    assert blue(found, "turnout_ejections_total") == 3
+
+
+async def test_requests_sent_in_panic_are_counted(admin: Admin) -> None:
+    admin.fleet.add(0)[BLUE + stats.P_PANICKED] = 7
+    assert blue(await scrape(admin), "turnout_panic_requests_total") == 7
+
+
 async def test_a_drain_shows_what_it_still_waits_for(admin: Admin) -> None:
     words = admin.fleet.add(0)
     words[BLUE + stats.P_IN_FLIGHT] = 5

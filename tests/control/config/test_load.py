@@ -199,10 +199,29 @@ def test_defaults_of_another_shape_are_refused(problems: Problems, defaults: str
 
 
 @pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("ejection: of", 'is "of" (expected a mapping, or off'),
+        ("ejection: {base_tme: 5s}", "unknown key (did you mean base_time)"),
+        ("ejection: {failure_share: 50}", "did you mean 50%"),
+        ("ejection: {max_percent: 101}", "from 0 to 100"),
+        ("ejection: {base_time: 20s, max_time: 10s}", "longer than ejection.max_time"),
+        ("panic: 50", "or off; did you mean 50%"),
+    ],
+)
+def test_a_slip_about_ejection_is_told(problems: Problems, key: str, said: str) -> None:
+    (problem,) = problems(service=f"    {key}\n")
+    assert said in problem
+
+
+@pytest.mark.parametrize("key", ["ejection: off", "ejection: {}", "panic: off", "slow_start: 5s"])
+def test_ejection_slow_start_and_panic_can_be_set(problems: Problems, key: str) -> None:
+    assert problems(service=f"    {key}\n") == []
+
+
+@pytest.mark.parametrize(
     "key",
     [
-        "ejection: off",
-        "slow_start: 0s",
         "retry: {attempts: 1}",
         "errors: {page: errors/}",
         "guard: {mode: off}",

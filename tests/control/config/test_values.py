@@ -22,7 +22,10 @@ PARSERS: list[Callable[[Any], Any]] = [
     values.positive_size,
     values.release,
     values.secret,
+    values.share,
+    values.share_or_off,
     values.size,
+    values.unless_off,
     values.sticky_by,
     values.text,
     values.token,
@@ -218,6 +221,32 @@ def test_every_hundredth_of_a_percent_survives_being_written(hundredths: int) ->
 def test_whole_percentages_are_written_whole() -> None:
     assert repr(values.percent_number(9000)) == "90"
     assert repr(values.percent_number(3750)) == "37.5"
+
+
+@pytest.mark.parametrize(
+    ("written", "hundredths"), [("10%", 1000), ("0%", 0), ("100%", 10_000), ("12.5%", 1250)]
+)
+def test_shares_are_hundredths_of_a_percent(written: str, hundredths: int) -> None:
+    assert values.share(written) == hundredths
+    assert values.share_text(hundredths) == written
+    assert values.share_or_off(written) == hundredths
+
+
+@pytest.mark.parametrize("written", ["101%", "1.234%", "%", "-1%", "10 %", None, True, "ten"])
+def test_what_is_no_share_is_refused(written: Any) -> None:
+    with pytest.raises(Wrong, match="from 0% to 100%"):
+        values.share(written)
+
+
+def test_a_share_without_its_sign_is_understood() -> None:
+    with pytest.raises(Wrong, match=r"did you mean 10%"):
+        values.share(10)
+
+
+def test_what_can_be_turned_off_is_none_then() -> None:
+    assert values.share_or_off("off") is None
+    with pytest.raises(Wrong, match="or off"):
+        values.share_or_off("of")
 
 
 def test_text_from_the_environment_may_be_a_number_or_a_boolean() -> None:
