@@ -66,7 +66,7 @@ def test_weights_that_make_no_whole_are_422(turnout: Turnout, weights: dict[str,
 
 
 def test_what_nobody_asked_for_yet_does_not_exist(turnout: Turnout) -> None:
-    for verb in ("hold", "release", "deploy", "rollout", "unlock"):
+    for verb in ("deploy", "rollout", "unlock"):
         assert turnout.ask("POST", f"/v1/services/shop/{verb}", {}).status == 404
     assert turnout.ask("GET", "/v1/services/nothing").status == 404
     assert turnout.ask("DELETE", "/v1/services/shop").status == 405

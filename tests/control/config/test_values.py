@@ -25,7 +25,6 @@ PARSERS: list[Callable[[Any], Any]] = [
     values.share,
     values.share_or_off,
     values.size,
-    values.unless_off,
     values.sticky_by,
     values.text,
     values.token,
