@@ -20,8 +20,8 @@ class Retry(Enum):
     NEVER = "never"
     ALWAYS = "always"
     """Nothing of the request was sent."""
-    IF_REUSED = "if_reused"
-    """Only when the connection was a kept one that died before a byte came back."""
+    IF_IDEMPOTENT = "if_idempotent"
+    """The endpoint may have carried it out, and gave no answer: only what may be done twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

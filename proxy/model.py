@@ -122,6 +122,20 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """When a request whose attempt failed is tried once more."""
+
+    attempts: int = 1
+    """How many times at most; 0 = never."""
+    budget: int = 1000
+    """Retries of ten seconds, in hundredths of a percent of the requests of these seconds."""
+    floor: int = 3
+    """Retries of ten seconds that are allowed whatever the number of requests."""
+    rescue: bool = True
+    """Whether the other pool may have the retry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     name: str
     routes: tuple[Route, ...]
@@ -140,6 +154,7 @@ class Service:
     panic: int | None = WHOLE // 2
     """When nothing is available and more than this share of a pool is down, all of it is used."""
     timeouts: Timeouts = Timeouts()
+    retry: Retries = Retries()
     max_body: int = 0
     """Largest request body in bytes; 0 = no limit."""
     warm_connections: int = 1

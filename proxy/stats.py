@@ -69,7 +69,14 @@ P_STALE = P_PASSED_OVER + 1
 """Requests sent again because a kept connection had died before a byte came back."""
 P_PANICKED = P_STALE + 1
 """Requests sent to endpoints that are down or ejected, because nothing else was left."""
-P_BYTES_IN = P_PANICKED + 1
+P_WENT_ON = P_PANICKED + 1
+"""Requests whose first attempt failed here and that were tried again, here or elsewhere."""
+P_LATER = P_WENT_ON + 1
+"""Of P_ANSWERS: those given to a request that had failed before, here or elsewhere."""
+P_LATER_5XX = P_LATER + 1
+"""Of these: the 5xx. So of the first attempts made in a pool there were
+sum(P_ANSWERS) - P_LATER + P_WENT_ON, and P_ANSWERS[5] - P_LATER_5XX + P_WENT_ON failed."""
+P_BYTES_IN = P_LATER_5XX + 1
 P_BYTES_OUT = P_BYTES_IN + 1
 P_DURATION_US = P_BYTES_OUT + 1
 """Sum of the whole durations in microseconds."""
@@ -98,6 +105,13 @@ ENDPOINT_WORDS = 16
 
 # ---- a service's area ----
 
+S_RETRIES = 0
+"""Retries begun: what the budget counts."""
+S_RETRY_OUTCOMES = 1
+"""One word for each of RETRY_OUTCOMES."""
+RETRIED, RESCUED, RETRY_FAILED, NO_BUDGET = 0, 1, 2, 3
+RETRY_OUTCOMES = ("retried", "rescued", "failed", "no_budget")
+"""The pool that had failed answered; the other pool did; the retry failed too; there was none."""
 SERVICE_WORDS = 32
 
 S_HELD = 24
@@ -268,13 +282,17 @@ class Totals:
 
     def __init__(self) -> None:
         self._live: dict[Hashable, memoryview] = {}
+        self._slots: dict[Hashable, int] = {}
         self._dead: dict[int, int] = {}
 
-    def add(self, worker: Hashable, words: memoryview) -> None:
+    def add(self, worker: Hashable, words: memoryview, slot: int = 0) -> None:
+        """Count with a worker from now on; `slot` is its place among the workers."""
         self._live[worker] = words
+        self._slots[worker] = slot
 
     def retire(self, worker: Hashable, dealt: int = BLOCK_WORDS) -> None:
         """Keep what the worker counted below index `dealt`, and forget its memory."""
+        self._slots.pop(worker, None)
         words = self._live.pop(worker, None)
         if words is None:
             return
@@ -303,6 +321,14 @@ class Totals:
     def each(self, index: int) -> dict[Hashable, int]:
         """Return the value of every living worker by its name."""
         return {worker: int(words[index]) for worker, words in self._live.items()}
+
+    def by_slot(self) -> dict[int, memoryview]:
+        """Return the memory of the living worker in every slot that has one."""
+        return {slot: self._live[worker] for worker, slot in self._slots.items()}
+
+    def dead(self, index: int, count: int = 1) -> int:
+        """Sum of `count` consecutive counters over the workers that are no more."""
+        return sum(self._dead.get(i, 0) for i in range(index, index + count))
 
     def workers(self) -> Iterable[Hashable]:
         return self._live.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy import stats
-from proxy.stats import Board, share_index
+from proxy.stats import Board, Totals, share_index
 
 
 @pytest.fixture
@@ -44,3 +44,15 @@ def test_every_worker_finds_its_own_share(words: memoryview) -> None:
     read = [words[share_index(40, stats.LOT_RETRIES, 3, worker)] for worker in range(3)]
     assert read == [1, 2, 3]
     assert words[share_index(40, stats.LOT_HELD, 3, 1)] == 8
+
+
+def test_counts_of_the_dead_are_kept_apart_and_the_living_are_found_by_their_slot() -> None:
+    totals = Totals()
+    first, second = (memoryview(bytearray(8 * 10)).cast("q") for _ in range(2))
+    totals.add("first", first, 0)
+    totals.add("second", second, 1)
+    first[4], first[5], second[4] = 3, 4, 10
+    totals.retire("first", 10)
+    assert totals.by_slot() == {1: second}
+    assert (totals.dead(4), totals.dead(4, 2), totals.dead(6)) == (3, 7, 0)
+    assert totals.counter(4) == 13

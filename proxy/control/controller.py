@@ -39,6 +39,7 @@ from proxy.control.prober import NetworkProber, Prober
 from proxy.control.pulse import Pulse
 from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
+from proxy.control.retry_budgets import RetryBudgets
 from proxy.control.setup import Setup, Step
 from proxy.control.slots import SlotBook
 from proxy.control.state import Change, ServiceState
@@ -95,6 +96,7 @@ class Controller:
         self._ledger.before_apply.append(hold_shares.follow)
         self._pulse.add(hold_shares.beat)
         self._pulse.add(self.ejections.beat)
+        self._pulse.add(RetryBudgets(fleet.totals, fleet.board, lambda: self.snapshot).beat)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()

@@ -13,6 +13,7 @@ from proxy.control.config.schema import (
     Config,
     ListenerConfig,
     PreviewConfig,
+    RetryConfig,
     ServiceConfig,
     StickyConfig,
 )
@@ -27,6 +28,7 @@ from proxy.model import (
     Listener,
     Pool,
     Preview,
+    Retries,
     Route,
     Service,
     Snapshot,
@@ -103,6 +105,7 @@ def _service(
         slow_start_s=service.slow_start,
         panic=service.panic,
         timeouts=_timeouts(service),
+        retry=_retries(service.retry),
         max_body=service.limits.max_body,
         warm_connections=service.warm_connections,
         pass_pool=service.headers.pass_pool,
@@ -193,6 +196,14 @@ def _health_path(service: ServiceConfig) -> str:
     if service.health is None or service.health.kind == "tcp":
         return ""
     return service.health.path.partition("?")[0]
+
+
+def _retries(retry: RetryConfig | None) -> Retries:
+    if retry is None:
+        return Retries(attempts=0)
+    return Retries(
+        attempts=retry.attempts, budget=retry.budget, floor=retry.floor, rescue=retry.rescue
+    )
 
 
 def _timeouts(service: ServiceConfig) -> Timeouts:

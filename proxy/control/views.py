@@ -31,8 +31,12 @@ from proxy.stats import (
     P_CUT,
     P_FAILURES,
     P_IN_FLIGHT,
+    P_LATER,
     P_PASSED_OVER,
     P_STALE,
+    P_WENT_ON,
+    RETRY_OUTCOMES,
+    S_RETRY_OUTCOMES,
     Board,
     Totals,
 )
@@ -96,6 +100,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
         "is_leaving": state.is_removed,
         "revision": state.revision,
         "counts": _counts(service.pools, gaze.totals),
+        "retries": _retries(service, gaze.totals),
     }
 
 
@@ -226,7 +231,14 @@ def _pool_counts(pool: Pool, totals: Totals) -> View:
         "cut": dict(zip(CLASSES, cut, strict=True)),
         "passed_over": totals.counter(pool.slot + P_PASSED_OVER),
         "stale_connections": totals.counter(pool.slot + P_STALE),
+        "tried_again": totals.counter(pool.slot + P_WENT_ON),
+        "later_attempts": totals.counter(pool.slot + P_LATER),
     }
+
+
+def _retries(service: Service, totals: Totals) -> View:
+    counts = totals.counters(service.slot + S_RETRY_OUTCOMES, len(RETRY_OUTCOMES))
+    return dict(zip(RETRY_OUTCOMES, counts, strict=True))
 
 
 def worker_view(worker: WorkerState) -> View:

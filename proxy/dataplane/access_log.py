@@ -78,6 +78,7 @@ class AccessLogWriter:
                 exchange.decision,
                 exchange.request_id,
                 head.fields,
+                exchange.trail,
             )
         )
 
@@ -85,7 +86,7 @@ class AccessLogWriter:
         """Note a request that was refused before it was read."""
         plane, address, nothing = client.plane, client.origin.address, b""
         head = (plane.clock.wall, address, nothing, nothing, nothing, False)
-        self.note((*head, fault.status, 0, 0, 0.0, None, None, request_id, []))
+        self.note((*head, fault.status, 0, 0, 0.0, None, None, request_id, [], None))
 
     def note(self, entry: Entry) -> None:
         """Make the line of an entry, unless too many wait already."""
@@ -155,7 +156,7 @@ def _open(path: str) -> int:
 def _shortened(entry: Entry) -> Entry:
     """The same with what strangers chose cut, so that its line fits into PIECE in either format."""
     wall, address, method, host, target = entry[:5]
-    request_id, fields = entry[12:]
+    request_id, fields, trail = entry[12:]
     read = (b"user-agent", b"referer")
     kept = [
         item[:256]
@@ -164,7 +165,7 @@ def _shortened(entry: Entry) -> Entry:
         for item in fields[index : index + 4]
     ]
     cut = (wall, address, method, host[:255], target[:600])
-    return (*cut, *entry[5:12], request_id[:128], kept)
+    return (*cut, *entry[5:12], request_id[:128], kept, trail)
 
 
 def _header(fields: list[bytes], name: bytes) -> bytes:
@@ -196,10 +197,15 @@ def encode_json(entry: Entry) -> bytes:
     """
     (
         wall, address, method, host, target, _, status,
-        bytes_in, bytes_out, duration_s, pool, decision, request_id, fields,
+        bytes_in, bytes_out, duration_s, pool, decision, request_id, fields, trail,
     ) = entry  # fmt: skip
     agent = _header(fields, b"user-agent")
-    if pool is not None and _NEEDS_ESCAPE(b"%b%b%b%b" % (host, target, request_id, agent)) is None:
+    has_failed = trail is not None and trail.fault is not None
+    if (
+        pool is not None
+        and not has_failed
+        and _NEEDS_ESCAPE(b"%b%b%b%b" % (host, target, request_id, agent)) is None
+    ):
         return _JSON % (
             _iso(wall), address.encode(), method, host, target, status,
             bytes_in, bytes_out, duration_s * 1000,
@@ -223,6 +229,9 @@ def encode_json(entry: Entry) -> bytes:
         "request_id": str(request_id, "latin-1"),
         "user_agent": str(agent, "latin-1"),
     }
+    if has_failed:
+        first = {"endpoint": trail.address, "error": trail.fault.error}
+        record |= {"attempts": trail.attempts, "first_failure": first}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 

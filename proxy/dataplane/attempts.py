@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from proxy import stats
 from proxy.dataplane import faults, lease
 from proxy.dataplane.decision import pick
+from proxy.dataplane.trail import note_failure
 from proxy.errors import Fault
 
 if TYPE_CHECKING:
@@ -33,8 +34,13 @@ def begin(exchange: Exchange, fault: Fault | None) -> None:
         exchange.refuse(faults.NO_POOL if fault is None or bound else fault)
         return
     exchange.enter(endpoint)
-    head = exchange.head
+    head, trail = exchange.head, exchange.trail
     may_repeat = head.length == 0 and head.method in IDEMPOTENT
+    if trail is not None:
+        if trail.fault is not None:
+            trail.attempts += 1
+    elif head.length and head.method in IDEMPOTENT and service.spec.retry.attempts:
+        exchange.keep_for_retry()
     connection = lease.kept(endpoint, now, may_repeat=may_repeat) if endpoint.idle else None
     if connection is not None:
         exchange.attach(connection)
@@ -49,11 +55,12 @@ def connect_failed(exchange: Exchange, fault: Fault) -> None:
         return
     pool.words[pool.slot + stats.P_PASSED_OVER] += 1
     exchange.count_failure(fault)
+    note_failure(exchange, fault)
     exchange.leave()
     if exchange.tried is None:
         exchange.tried = set()
     exchange.tried.add(endpoint)
-    _decide_again(exchange)
+    decide_again(exchange)
     begin(exchange, fault)
     exchange.flush_request()
 
@@ -76,7 +83,7 @@ def send_again(exchange: Exchange) -> None:
     pool.words[pool.slot + stats.P_STALE] += 1
     if endpoint.drain is not None or endpoint.gone or not pool.is_open:
         exchange.leave()
-        _decide_again(exchange)
+        decide_again(exchange)
         begin(exchange, None)
         exchange.flush_request()
     else:
@@ -88,7 +95,7 @@ def _connect(exchange: Exchange, endpoint: EndpointLive, service: ServiceLive) -
     lease.connect(endpoint, exchange, timeout_s, time.monotonic, exchange.plane.report)
 
 
-def _decide_again(exchange: Exchange) -> None:
+def decide_again(exchange: Exchange) -> None:
     """Follow the newest snapshot: a request that was not sent yet shall not be stale."""
     before, decision = exchange.service, exchange.decision
     service = exchange.plane.table.find(exchange.head.host, exchange.head.target)

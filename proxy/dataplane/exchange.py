@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import attempts, faults, lease
+from proxy.dataplane import attempts, faults, lease, retry
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
+from proxy.dataplane.trail import Trail, count_end, retry_failed
 from proxy.dataplane.tunnel import Tunnel, borders_of
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
@@ -76,6 +77,7 @@ class Exchange:
         "switch",
         "to_end",
         "touched",
+        "trail",
         "tried",
         "tunnel",
         "upstream",
@@ -98,6 +100,7 @@ class Exchange:
         self.endpoint: EndpointLive | None = None
         self.upstream: Upstream | None = None
         self.tried: set[EndpointLive] | None = None
+        self.trail: Trail | None = None
         self.kind = stats.REQUEST
         self.farewell: Farewell | None = None
         # the request's side
@@ -217,10 +220,10 @@ class Exchange:
         if limit and self.bytes_in > limit:
             self._body_too_large()
             return
-        if self.head.chunked:
-            self._out += encode.chunk(data)
-        else:
-            self._out.append(data)
+        pieces = encode.chunk(data) if self.head.chunked else (data,)
+        self._out += pieces
+        if self.trail is not None:
+            self.trail.keep(pieces)
         if self.upstream is None:
             self._keep_body(len(data))
 
@@ -240,8 +243,28 @@ class Exchange:
 
     def request_end(self, trailers: Fields | None) -> None:
         if self.head.chunked:
-            self._out.append(encode.last_chunk(trailers))
+            last = encode.last_chunk(trailers)
+            self._out.append(last)
+            if self.trail is not None:
+                self.trail.keep((last,))
         self.request_done = True
+        self.touched = self.plane.clock.now
+
+    def keep_for_retry(self) -> None:
+        """Keep the body, as far as it is short, for the case that it must be sent again."""
+        trail = self.trail = Trail()
+        trail.kept = []
+        trail.keep(self._out)  # a pipelined request's has come before its turn
+
+    def rewind(self) -> None:
+        """Be as before the first attempt: nothing was sent, and nothing of an answer has come."""
+        self._drop_upstream()
+        trail = self.trail
+        self._out = [] if trail is None or trail.kept is None else list(trail.kept)
+        self._reply = []
+        self.body_sent = False
+        self.is_paused = False
+        self.keeps_upstream = self.must_close_upstream = False
         self.touched = self.plane.clock.now
 
     def flush_request(self) -> None:
@@ -275,12 +298,13 @@ class Exchange:
     def response_interim(self, head: ResponseHead) -> None:
         self.touched = self.plane.clock.now
         if head.status == 101:
-            if self.head.upgrade is None or head.upgrade is None:
-                self.upstream_failed(faults.UPGRADE_UNASKED)
-            else:
-                self.switch = head
+            if self.head.upgrade is not None and head.upgrade is not None:
+                self.switch = head  # else `upgraded` finds none
         elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
             self._reply.append(encode.interim_head(head))
+            if self.trail is None:
+                self.trail = Trail()
+            self.trail.has_told = True
 
     def answer(self, whole: WholeAnswer) -> None:
         """Pass a whole answer on in one write: most answers are of this kind."""
@@ -404,7 +428,10 @@ class Exchange:
     def upgraded(self, after: bytes) -> None:
         """Begin the tunnel; `after` is what the endpoint sent behind its 101."""
         switch, upstream, client = self.switch, self.upstream, self.client
-        if self.is_done or switch is None or upstream is None:
+        if self.is_done or upstream is None:
+            return
+        if switch is None:
+            self.upstream_failed(faults.UPGRADE_UNASKED)
             return
         self.status = 101
         self.is_started = True
@@ -466,6 +493,8 @@ class Exchange:
             words[slot + _BYTES_OUT] += self.bytes_out
             if self.bytes_in:
                 words[slot + stats.P_BYTES_IN] += self.bytes_in
+            if self.trail is not None:
+                count_end(self, pool)
         log = self.plane.access_log
         if log is not None:
             log.add(self, duration)
@@ -496,6 +525,7 @@ class Exchange:
     def refuse(self, fault: Fault, *, close: bool = False) -> None:
         """Answer ourselves; nothing of another answer has been sent."""
         self._drop_upstream()
+        retry_failed(self)
         head = self.head
         self.status = fault.status
         self.is_started = self.is_answered = True
@@ -534,16 +564,17 @@ class Exchange:
             self.upstream_failed(faults.CLOSED_EARLY)
 
     def upstream_failed(self, fault: Fault, detail: str = "") -> None:
-        """The endpoint failed: answer for it, or break off what it began."""
+        """The endpoint failed: try elsewhere, answer for it, or break off what it began."""
         if self.is_done:
             return
         self.count_failure(fault)
         if detail and self.plane.note is not None:
             self.plane.note(self, fault, detail)
-        if not self.is_started:
-            self.refuse(fault, close=not self.request_done)
-        else:
+        if self.is_started:
+            retry_failed(self)
             self.abandon(failed=True)
+        elif not retry.after_failure(self, fault):
+            self.refuse(fault, close=not self.request_done)
 
     def abandon(self, *, failed: bool = False) -> None:
         """Break the client's connection off: half an answer must not look whole."""

@@ -64,7 +64,7 @@ CLOSED_EARLY = Fault(
     sentence="The service closed the connection before it answered.",
     side=Side.ENDPOINT,
     kind="reset",
-    retry=Retry.IF_REUSED,
+    retry=Retry.IF_IDEMPOTENT,
 )
 ANSWER_TOO_SLOW = Fault(
     status=504,
@@ -72,6 +72,15 @@ ANSWER_TOO_SLOW = Fault(
     sentence="The service took too long to answer.",
     side=Side.ENDPOINT,
     kind="timeout",
+    retry=Retry.IF_IDEMPOTENT,
+)
+FELL_SILENT = Fault(
+    status=504,
+    error="http_response_timeout",
+    sentence="The service went down before it answered.",
+    side=Side.ENDPOINT,
+    kind="timeout",
+    retry=Retry.IF_IDEMPOTENT,
 )
 ANSWER_STALLED = Fault(
     status=504,
@@ -93,6 +102,7 @@ ANSWER_INVALID = Fault(
     sentence="The service's answer was not valid HTTP.",
     side=Side.ENDPOINT,
     kind="protocol",
+    retry=Retry.IF_IDEMPOTENT,
 )
 UPGRADE_UNASKED = Fault(
     status=502,
@@ -100,6 +110,7 @@ UPGRADE_UNASKED = Fault(
     sentence="The service switched protocols without being asked.",
     side=Side.ENDPOINT,
     kind="protocol",
+    retry=Retry.IF_IDEMPOTENT,
 )
 DRAINED = Fault(
     status=503,

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import farewell, faults
+from proxy.dataplane import farewell, faults, retry
 from proxy.model import Timeouts
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def _sweep_waiting(exchange: Exchange, timeouts: Timeouts, now: float) -> None:
         or exchange.is_paused
         or (exchange.head.expect and not exchange.bytes_in)
     ):
-        if waited > timeouts.response_s:
-            exchange.upstream_failed(faults.ANSWER_TOO_SLOW)
+        _sweep_asked(exchange, timeouts.response_s, waited)
     elif waited > timeouts.client_body_s:
         exchange.refuse(faults.BODY_TOO_SLOW, close=True)
 
@@ -72,6 +71,15 @@ def cut(exchange: Exchange) -> None:
         exchange.abandon(failed=True)
     else:
         exchange.refuse(faults.DRAINED, close=True)
+
+
+def _sweep_asked(exchange: Exchange, response_s: float, waited: float) -> None:
+    """The endpoint has all it needs for an answer."""
+    endpoint = exchange.endpoint
+    if waited > response_s:
+        exchange.upstream_failed(faults.ANSWER_TOO_SLOW)
+    elif waited > retry.SILENT_S and endpoint is not None and endpoint.state & retry.LOST:
+        retry.leave_silent(exchange)
 
 
 def _sweep_answer(exchange: Exchange, timeouts: Timeouts, waited: float) -> None:

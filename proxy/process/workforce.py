@@ -232,7 +232,7 @@ class Workforce:
             theirs.close()
             os.close(counters_fd)
         self._workers[slot] = worker
-        self._totals.add((slot, generation), worker.counters.words)
+        self._totals.add((slot, generation), worker.counters.words, slot)
         worker.channel = Channel(
             ours, lambda message, _: self._on_message(worker, message), lambda: None
         )

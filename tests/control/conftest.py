@@ -93,7 +93,7 @@ class FakeFleet:
         self.before_apply: Callable[[], Awaitable[None]] | None = None
         self.blocks = [_block(name) for name in ("first", "second")]
         for number, block in enumerate(self.blocks):
-            self.totals.add(number, block.words)
+            self.totals.add(number, block.words, number)
         self._board = _block("board")
         self.board = Board(self._board.words, len(self.blocks))
 

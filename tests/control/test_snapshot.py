@@ -16,7 +16,7 @@ from proxy.control.reconcile import remove
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment, build
 from proxy.control.state import Filling, ServiceState
-from proxy.model import Drain, Hold, Preview, Route, Service, Snapshot, Sticky
+from proxy.model import Drain, Hold, Preview, Retries, Route, Service, Snapshot, Sticky
 from proxy.stats import SlotTable
 
 TEXT = """
@@ -37,6 +37,7 @@ services:
     balance: hash
     timeouts: {connect: 1s, upstream_max_age: 5m}
     warm_connections: 2
+    retry: {attempts: 2, budget: 20%, rescue: false}
     limits: {max_body: 1KiB}
     headers: {expose_pool: true}
     drain: {requests: 30s, streams: 5m, spread: 10s}
@@ -76,6 +77,7 @@ def test_what_the_file_says_reaches_the_workers(config: Config, shop_state: Serv
     assert snapshot.access_log.path == "off"
     assert snapshot.listeners[0].trusted_proxies == ("10.0.0.0/8",)
     assert snapshot.listeners[0].max_connections == 500
+    assert service.retry == Retries(attempts=2, budget=2000, floor=3, rescue=False)
     assert service.routes == (Route(host="shop.example.com", path="/a"),)
     assert [pool.name for pool in service.pools] == ["blue", "green"]
     assert [pool.weight for pool in service.pools] == [10_000, 0]

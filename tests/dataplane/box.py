@@ -196,7 +196,7 @@ class Box:
             name=name,
             routes=more.pop("routes", (Route(),)),
             pools=pools,
-            active=pools[0].name,
+            active=more.pop("active", pools[0].name),
             slot=self.service_slot(name),
             **more,
         )
@@ -256,6 +256,13 @@ class Box:
 
     def of_service(self, word: int, name: str = "shop") -> int:
         return int(self.words[self.service_slot(name) + word])
+
+    def grant(self, retries: int) -> None:
+        """Let this worker retry until it has done so this often since ever."""
+        self.board.deal(self.service_slot("shop"), stats.LOT_RETRIES, [retries])
+
+    def retries(self, outcome: str) -> int:
+        return self.of_service(stats.S_RETRY_OUTCOMES + stats.RETRY_OUTCOMES.index(outcome))
 
     def of_listener(self, word: int) -> int:
         return int(self.words[self.slots.slot("listener", stats.LISTENER_WORDS) + word])

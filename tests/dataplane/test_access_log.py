@@ -38,6 +38,7 @@ def entry(**changed: Any) -> tuple[Any, ...]:
         "decision": None,
         "request_id": b"ab" * 16,
         "fields": [b"User-Agent", b": ", b"curl/8", b"\r\n", b"referer", b": ", b"/r", b"\r\n"],
+        "trail": None,
         **changed,
     }
     return tuple(facts.values())

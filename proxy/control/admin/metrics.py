@@ -129,7 +129,15 @@ class FleetCollector(Collector):
             stats.P_FAILURES,
             stats.FAILURE_KINDS,
         )
-        yield _retries(areas)
+        yield self._retries(areas)
+        tried_again = CounterMetricFamily(
+            "turnout_tried_again",
+            "Requests whose first attempt failed in the pool and that went on, there or elsewhere.",
+            labels=POOL,
+        )
+        for labels, words in areas.items():
+            tried_again.add_metric(labels, words[stats.P_WENT_ON])
+        yield tried_again
         yield _panicked(areas)
         yield self._ejections()
         yield _by_kind(
@@ -179,6 +187,27 @@ class FleetCollector(Collector):
         )
         for labels, count in sorted(self._instruments.ejections().items()):
             family.add_metric(labels, count)
+        return family
+
+    def _retries(self, areas: _Areas) -> Metric:
+        family = CounterMetricFamily(
+            "turnout_retries",
+            "Requests that went on: past an endpoint that could not be reached, off a kept"
+            " connection that had died, or tried again after a failure; and those that could not.",
+            labels=("service", "outcome"),
+        )
+        for service, slot in sorted(self._seen_services.items()):
+            own = [words for (name, _), words in areas.items() if name == service]
+            for outcome, word in (
+                ("passed_over", stats.P_PASSED_OVER),
+                ("stale_connection", stats.P_STALE),
+            ):
+                family.add_metric((service, outcome), sum(words[word] for words in own))
+            counts = self._instruments.totals.counters(
+                slot + stats.S_RETRY_OUTCOMES, len(stats.RETRY_OUTCOMES)
+            )
+            for outcome, count in zip(stats.RETRY_OUTCOMES, counts, strict=True):
+                family.add_metric((service, outcome), count)
         return family
 
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
@@ -339,21 +368,6 @@ def _by_kind(
     for labels, words in areas.items():
         for offset, kind in enumerate(kinds):
             family.add_metric((*labels, kind), words[first + offset])
-    return family
-
-
-def _retries(areas: _Areas) -> Metric:
-    family = CounterMetricFamily(
-        "turnout_retries",
-        "Requests that went on: past an endpoint that could not be reached, or off a kept"
-        " connection that had died.",
-        labels=("service", "outcome"),
-    )
-    for service in dict.fromkeys(service for service, _ in areas):
-        own = [words for (name, _), words in areas.items() if name == service]
-        passed_over = sum(words[stats.P_PASSED_OVER] for words in own)
-        family.add_metric((service, "passed_over"), passed_over)
-        family.add_metric((service, "stale_connection"), sum(words[stats.P_STALE] for words in own))
     return family
 
 

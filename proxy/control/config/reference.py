@@ -39,6 +39,7 @@ file at once, and only if all of it is valid; an invalid one changes nothing.
 | a duration | `250ms`, `30s`, `5m`, `1h30m`, `2d`; always with its unit, and `0s` for none |
 | a size | `64KiB`, `1MiB`, `2GiB`, or a plain number of bytes |
 | a percentage | `90`, `12.5`, `0.05`: two decimals at most |
+| a share | `10%`, `12.5%`: of something else, so with its sign; two decimals at most |
 | an address | `host:port`, `[v6]:port` or `unix:/path`; ports from 1 to 65535 |
 | a network | `10.0.0.0/8`, `fd00::/8`, or one address |
 | a name (of a service or pool) | letters, digits, and inside also `.`, `_`, `-`; 63 at most |
@@ -175,6 +176,16 @@ defaults:
     "services.NAME.timeouts": """\
 defaults:
   timeouts: {connect: 2s, response: 30s, tunnel_idle: 1h}
+""",
+    "services.NAME.retry": """\
+defaults:
+  retry: {attempts: 1, budget: 20%, floor: 10}
+services:
+  reports:
+    routes: [{host: reports.example.com}]
+    pools: {blue: {endpoints: ["127.0.0.1:9001"]}}
+    active: blue
+    retry: "off"
 """,
     "services.NAME.limits": """\
 defaults:

@@ -369,6 +369,31 @@ class ServiceTimeouts(Section):
     )
 
 
+class RetryConfig(Section):
+    """A request whose attempt failed before anything of an answer came is tried once more."""
+
+    attempts: Annotated[int, *integer(0, 10, "a number")] = Field(
+        default=1,
+        description="How often a request is tried again, each time at another endpoint. Only "
+        "methods that may be sent twice (`GET`, `HEAD`, `PUT`, `DELETE` and the like, never "
+        "`POST`), and bodies up to 64 KiB.",
+    )
+    budget: Share = Field(
+        default=1000,
+        description="Retries of any ten seconds, as a share of the requests of these seconds, "
+        "over all workers.",
+    )
+    floor: Annotated[int, *integer(0, 1_000_000, "a number")] = Field(
+        default=3,
+        description="Retries of ten seconds that are allowed however few requests there are.",
+    )
+    rescue: Switch = Field(
+        default=True,
+        description="Let the other pool have the retry: at once where a release on trial failed, "
+        "and where no other endpoint is left in the pool in charge.",
+    )
+
+
 class ServiceLimits(Section):
     max_body: Size = Field(
         default=0,
@@ -452,6 +477,16 @@ class ServiceDefaults(Section):
     )
     timeouts: ServiceTimeouts = Field(
         default=ServiceTimeouts(), description="Patience with endpoints and bodies."
+    )
+    retry: Annotated[
+        RetryConfig | None,
+        Kind("a mapping, or `off`"),
+        BeforeValidator(values.off_is_none),
+        WrapSerializer(_or_off, when_used="json"),
+    ] = Field(
+        default=RetryConfig(),
+        description="Tries a request that failed once more elsewhere; `off` for never.",
+        json_schema_extra=or_off,
     )
     limits: ServiceLimits = Field(default=ServiceLimits(), description="Bounds on requests.")
     warm_connections: Annotated[int, *integer(0, 8, "a number")] = Field(

@@ -178,7 +178,7 @@ class FakeFleet:
     def add(self, slot: int, pid: int = 1) -> memoryview:
         words = memoryview(bytearray(4096 * 8)).cast("q")
         self.words[slot] = words
-        self.totals.add((slot, pid), words)
+        self.totals.add((slot, pid), words, slot)
         state = WorkerState(slot=slot, pid=pid, revision=1, up=True, started_at=0.0, restarts=0)
         self.states = [other for other in self.states if other.slot != slot] + [state]
         return words

@@ -119,6 +119,8 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
         words[BLUE + stats.P_CLOSED + stats.TUNNEL] = 9
         words[BLUE + stats.P_STALE] = 5
         words[GREEN + stats.P_PASSED_OVER] = 6
+        words[GREEN + stats.P_WENT_ON] = 9
+        words[SERVICE_SLOT + stats.S_RETRY_OUTCOMES + stats.RESCUED] = 11
         words[stats.W_LOG_DROPPED] = 7
         words[stats.W_EVENTS_DROPPED] = 8
         words[stats.W_LOOKUPS] = 9
@@ -133,6 +135,10 @@ async def test_counters_are_summed_over_the_workers_by_kind(admin: Admin) -> Non
     assert blue(found, "turnout_drain_closed_total", class_="tunnel") == 18
     assert value(found, "turnout_retries_total", service="shop", outcome="stale_connection") == 10
     assert value(found, "turnout_retries_total", service="shop", outcome="passed_over") == 12
+    assert value(found, "turnout_retries_total", service="shop", outcome="rescued") == 22
+    assert value(found, "turnout_retries_total", service="shop", outcome="no_budget") == 0
+    assert blue(found, "turnout_tried_again_total") == 0
+    assert value(found, "turnout_tried_again_total", service="shop", pool="green") == 18
     assert value(found, "turnout_access_log_dropped_total") == 14
     assert value(found, "turnout_log_lines_dropped_total") == 16
     assert value(found, "turnout_dns_lookups_total", outcome="found") == 18

@@ -222,7 +222,6 @@ def test_ejection_slow_start_and_panic_can_be_set(problems: Problems, key: str) 
 @pytest.mark.parametrize(
     "key",
     [
-        "retry: {attempts: 1}",
         "errors: {page: errors/}",
         "guard: {mode: off}",
         "rollout: {steps: []}",

@@ -33,6 +33,8 @@ def test_the_defaults_are_those_of_the_data_planes_nouns(load: Load) -> None:
     )
     written = {f"{key}_s": value for key, value in service.timeouts}
     assert model.Timeouts(**written) == model.Timeouts()
+    assert service.retry is not None
+    assert model.Retries(**dict(service.retry)) == model.Retries()
     sticky = model.Sticky()
     assert (service.sticky.by, service.sticky.max_idle, service.sticky.max_age) == (
         sticky.by,
@@ -61,6 +63,16 @@ def test_values_come_out_ready_for_use(load: Load) -> None:
     assert service.drain.requests == 5400.0
     assert service.limits.max_body == 2**20
     assert (service.sticky.by, service.sticky.header) == ("header", "X-User")
+
+
+def test_retries_can_be_switched_off_for_one_service(load: Load, minimal: str) -> None:
+    defaults = "defaults:\n  retry: {budget: 12.5%, rescue: false}\n"
+    inherited = load(minimal + "    retry: {attempts: 2}\n" + defaults).services["shop"].retry
+    assert inherited is not None
+    assert (inherited.attempts, inherited.budget, inherited.rescue) == (2, 1250, False)
+    config = load(minimal + "    retry: off\n" + defaults)
+    assert config.services["shop"].retry is None
+    assert config.view()["services"]["shop"]["retry"] == "off"
 
 
 def test_an_endpoint_is_an_address_or_a_mapping(load: Load, minimal: str) -> None:
@@ -125,7 +137,7 @@ def test_every_key_is_described_in_a_sentence() -> None:
 
 def test_keys_of_later_capabilities_do_not_exist() -> None:
     known = {key for section in _sections(Config) for key in fields_of(section)}
-    later = {"retry", "errors", "guard", "rollout", "tls"}
+    later = {"errors", "guard", "rollout", "tls"}
     assert not known & (later | {"proxy_protocol", "per_endpoint_connections"})
 
 
