@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -107,11 +108,19 @@ async def test_a_budget_that_is_spent_ends_the_retries_of_all_workers_together(
     )
 
 
+@pytest.mark.parametrize(
+    "noticed",
+    [
+        {"timeouts": {"response": "1s"}},
+        {"health": {"interval": "300ms", "timeout": "300ms", "fall": 2}},
+    ],
+    ids=["by its silence", "by its checks"],
+)
 async def test_one_of_two_endpoints_frozen_costs_no_get(
-    stage: Stage, make: Callable[..., Endpoints]
+    stage: Stage, make: Callable[..., Endpoints], noticed: dict[str, Any]
 ) -> None:
     endpoints = make(blue=2)
-    turnout = stage.turnout(endpoints.addresses("blue"), [], timeouts={"response": "1s"})
+    turnout = stage.turnout(endpoints.addresses("blue"), [], **noticed)
     async with Load(turnout.port, path="/", clients=12) as load:
         await load.more(300)
         endpoints.all[0].freeze()
