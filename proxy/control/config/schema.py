@@ -457,7 +457,7 @@ class ServiceDefaults(Section):
     ejection: Annotated[
         EjectionConfig | None,
         Kind("a mapping, or `off`"),
-        BeforeValidator(values.off_is_none),
+        BeforeValidator(values.unless_off),
         WrapSerializer(_or_off, when_used="json"),
     ] = Field(
         default=EjectionConfig(),
@@ -481,7 +481,7 @@ class ServiceDefaults(Section):
     retry: Annotated[
         RetryConfig | None,
         Kind("a mapping, or `off`"),
-        BeforeValidator(values.off_is_none),
+        BeforeValidator(values.unless_off),
         WrapSerializer(_or_off, when_used="json"),
     ] = Field(
         default=RetryConfig(),

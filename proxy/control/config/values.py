@@ -203,6 +203,15 @@ def share_or_off(value: Any) -> int | None:
         raise Wrong(wrong.what, expected, wrong.suggestion) from None
 
 
+def unless_off(value: Any) -> Any:
+    """A mapping that is in force by itself, or `off` as None; an empty key is neither."""
+    if value == "off":
+        return None
+    if not isinstance(value, dict):
+        raise Wrong(f"is {kind_of(value)}", "a mapping, or off")
+    return value
+
+
 def percent_number(hundredths: int) -> int | float:
     """Hundredths of a percent as the percentage people write: 90, 37.5."""
     return hundredths // 100 if hundredths % 100 == 0 else hundredths / 100

@@ -28,6 +28,7 @@ PARSERS: list[Callable[[Any], Any]] = [
     values.sticky_by,
     values.text,
     values.token,
+    values.unless_off,
     values.workers,
     lambda value: values.integer(value, least=1, most=10),
     lambda value: values.choice(value, ("json", "combined")),
@@ -339,6 +340,13 @@ def test_a_mapping_that_may_be_off_stays_what_it_is(written: Any) -> None:
     assert values.off_is_none(value=False) is None
 
 
+@pytest.mark.parametrize("written", [None, False, "of", []])
+def test_what_is_on_by_itself_is_switched_off_by_that_word_only(written: Any) -> None:
+    assert values.unless_off("off") is None
+    with pytest.raises(Wrong, match="a mapping, or off"):
+        values.unless_off(written)
+
+
 @pytest.mark.parametrize("written", ["of", "on", "none"])
 def test_what_is_neither_a_mapping_nor_off_says_so(written: Any) -> None:
     with pytest.raises(Wrong, match="a mapping, or off"):
@@ -350,3 +358,9 @@ def test_a_value_that_no_header_carries_is_refused_without_being_shown(written: 
     with pytest.raises(Wrong) as caught:
         values.header_value(written)
     assert "b: c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", [10, 0.1, "10", "101%", "-1%", "1.234%", "%", "ten%", True])
+def test_a_share_has_its_sign_and_is_no_more_than_all(written: Any) -> None:
+    with pytest.raises(Wrong):
+        values.share(written)
