@@ -385,3 +385,19 @@ async def test_connections_opened_ahead_keep_to_the_share(box: Box) -> None:
     assert await box.plane.warm("shop", "blue", 5.0) == 2
     assert await box.plane.warm("shop", "blue", 5.0) == 0
     assert endpoint.connections == box.of_endpoint(endpoint, stats.E_OPEN) == 2
+
+
+async def test_a_full_pool_has_not_failed_though_the_other_one_helps_out(box: Box) -> None:
+    gate = Gate()
+    blue, green = await box.endpoint(gate), await box.endpoint()
+    give(box, blue, 1)
+    give(box, green, 100, "green")
+    pools = box.pool("blue", [blue], WHOLE - 1), box.pool("green", [green], 1)
+    await box.apply(box.shop(*pools, limits=bounds(1)))
+    wires = await ask(box, 2)
+    await until(lambda: pending(box, blue) == 1, "blue is full")
+    assert (await (await box.client()).request("/")).status == 200
+    assert box.answers(2, "green") == 1
+    assert box.failures("unavailable") == 0
+    gate.release(2)
+    assert [(await wire.answer()).status for wire in wires] == [200] * 2
