@@ -401,3 +401,28 @@ async def test_a_full_pool_has_not_failed_though_the_other_one_helps_out(box: Bo
     assert box.failures("unavailable") == 0
     gate.release(2)
     assert [(await wire.answer()).status for wire in wires] == [200] * 2
+
+
+async def test_a_failed_request_that_waits_elsewhere_in_vain_is_told_of_its_failure(
+    box: Box,
+) -> None:
+    async def fail(peer: Peer) -> None:
+        await peer.request()
+        peer.abort()
+
+    gate = Gate()
+    busy, failing = await box.endpoint(gate), await box.endpoint(fail)
+    await limited(box, busy, pending_s=0.3)
+    (first,) = await ask(box, 1)
+    await until(lambda: gate.asked == 1, "the other one's connection is in use")
+    await limited(box, busy, failing, pending_s=0.3)
+    box.grant(5)
+    answer = await (await box.client()).request("/")
+    assert (answer.status, answer.header("proxy-status")) == (
+        502,
+        "turnout; error=connection_terminated",
+    )
+    assert (box.failures("reset"), box.answers(5), limited_total(box)) == (1, 1, 1)
+    assert box.retries("failed") == 1
+    gate.release()
+    assert (await first.answer()).status == 200
