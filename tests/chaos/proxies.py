@@ -85,7 +85,13 @@ def _turnout(directory: Path, endpoints: Endpoints, workers: int) -> dict[str, A
             "response": f"{RESPONSE_S}s",
             "read_stall": f"{RESPONSE_S}s",
         },
-        health={"path": "/healthz", "interval": "500ms", "timeout": "1s", "rise": 2, "fall": 2},
+        health={
+            "path": "/healthz",
+            "interval": "500ms",
+            "timeout": "500ms",
+            "rise": 2,
+            "fall": 2,
+        },
         ejection={"consecutive_failures": 5, "base_time": "1s", "max_time": "4s"},
         retry={"attempts": 2, "budget": "20%", "floor": 10},
     )
