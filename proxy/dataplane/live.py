@@ -361,13 +361,17 @@ class PoolLive:
     def in_panic(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
         """All that were not tried, also those down or ejected, if they are so large a part.
 
-        Where most of a pool seems to be amiss the fault may be in how we look at it. A new
-        endpoint gets nothing before its first check even so, nor one that drains.
+        Where most of a pool seems to be amiss the fault may be in how we look at it. Who has
+        just failed this very request is amiss, too, unless it was only full. A new endpoint
+        gets nothing before its first check even so, nor one that drains.
         """
         if self.panic is None:
             return []
         staying = [e for e in self.endpoints.values() if e.drain is None]
-        amiss = sum(1 for e in staying if e.state & _AMISS or e.unreachable_until > now)
+        failed = {e for e in tried if not e.room.is_full} if tried else ()
+        amiss = sum(
+            1 for e in staying if e.state & _AMISS or e.unreachable_until > now or e in failed
+        )
         if amiss * WHOLE <= self.panic * len(staying):
             return []
         return [e for e in staying if not e.state & _NOT_IN_PANIC and (not tried or e not in tried)]

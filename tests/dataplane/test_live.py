@@ -11,6 +11,7 @@ import pytest
 from proxy import stats
 from proxy.clock import ManualClock
 from proxy.dataplane.live import UNREACHABLE_S, Live, PoolLive, split_address
+from proxy.dataplane.room import Room
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Route, Service, Snapshot, Sticky
 from proxy.policy.balance import balancer
 from proxy.policy.slow_start import READMIT_S
@@ -422,6 +423,18 @@ def test_an_endpoint_that_cannot_be_reached_is_amiss_too(live: Live, board: Boar
     first, second = live.endpoints()
     board.mark(first.slot, stats.EJECTED, on=True)
     look(live, board)
-    assert pool.in_panic({second}, 1000.0) == []
+    assert pool.in_panic(None, 1000.0) == []
     second.failed_to_connect(1000.0)
+    assert pool.in_panic(None, 1000.0) == [first, second]
+
+
+def test_an_endpoint_that_has_just_failed_the_request_is_amiss_too(
+    live: Live, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = blue(live)
+    first, second = live.endpoints()
+    board.mark(first.slot, stats.EJECTED, on=True)
+    look(live, board)
     assert pool.in_panic({second}, 1000.0) == [first]
+    monkeypatch.setattr(Room, "is_full", property(lambda room: room is second.room))
+    assert pool.in_panic({second}, 1000.0) == [], "it had no room, which is no failure"
