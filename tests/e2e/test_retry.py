@@ -78,6 +78,20 @@ async def test_two_endpoints_killed_in_quick_turns_under_load_cost_no_get(
     assert _retries(turnout, "retried") > 0
 
 
+async def test_an_endpoint_that_fails_at_once_under_load_costs_no_get(
+    stage: Stage, make: Callable[..., Endpoints]
+) -> None:
+    """It is always the least busy; before it is ejected the budget could be spent."""
+    endpoints = make(blue=2)
+    turnout = stage.turnout(endpoints.addresses("blue"), [])
+    async with Load(turnout.port, path="/", clients=24, pause_s=0.005) as load:
+        await load.more(400)
+        endpoints.all[0].turn_to(Fault("reset_before"))
+        await load.more(400)
+    assert load.failures == []
+    assert _retries(turnout, "retried") > 0
+
+
 async def test_a_bad_release_is_rescued_to_the_last_request_and_counted_to_the_last_failure(
     stage: Stage, make: Callable[..., Endpoints]
 ) -> None:
