@@ -81,7 +81,26 @@ P_BYTES_OUT = P_BYTES_IN + 1
 P_DURATION_US = P_BYTES_OUT + 1
 """Sum of the whole durations in microseconds."""
 P_DURATION_BINS = P_DURATION_US + 1
-POOL_WORDS = P_DURATION_BINS + BINS
+P_JUDGED = P_DURATION_BINS + BINS
+"""What the judge compares: first attempts only, in JUDGED_WORDS words (see J_REQUESTS)."""
+
+JUDGE_BUCKETS = 32
+"""Client buckets of the judge: a hash of the client's identity modulo this."""
+J_REQUESTS = 0
+"""By client bucket, as the next two: attempts that ended in an answer or in the endpoint's failure."""
+J_ERRORS = J_REQUESTS + JUDGE_BUCKETS
+J_REFUSED = J_ERRORS + JUDGE_BUCKETS
+"""Answers of class 4xx."""
+J_TIMED = J_REFUSED + JUDGE_BUCKETS
+"""By client bucket: how many latencies, then the sums of their logarithms and of the squares."""
+J_LOG_SUMS = J_TIMED + JUDGE_BUCKETS
+J_LOG_SQUARES = J_LOG_SUMS + JUDGE_BUCKETS
+J_LATENCIES = J_LOG_SQUARES + JUDGE_BUCKETS
+"""Histogram of the time to the answer's head, of attempts that were no errors."""
+JUDGED_WORDS = J_LATENCIES + BINS
+LOG_UNIT = 1e-6
+"""Sums of logarithms (of milliseconds, base 2) are kept as whole numbers of this."""
+POOL_WORDS = P_JUDGED + JUDGED_WORDS
 
 # ---- an endpoint's area ----
 

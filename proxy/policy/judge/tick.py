@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BUCKETS = 32
-"""Client buckets of the judge: a hash of the client's identity modulo this."""
+from proxy.stats import JUDGE_BUCKETS
+
+BUCKETS = JUDGE_BUCKETS
 
 Numbers = Sequence[float]
 
