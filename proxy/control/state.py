@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from proxy.control.decision import Decision
 from proxy.control.percent import Shares, everything_to, without_zeros
+from proxy.control.rollout.machine import Phase, Rollout
 from proxy.model import CLOSE_GRACE_S, WHOLE
 
 T = TypeVar("T")
@@ -104,6 +105,18 @@ class Holding:
         return self.released is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lockout:
+    """After a rollback the same release may not start again until it is unlocked."""
+
+    release: str
+    """Its label, or its endpoints where it has none (see `release_key`)."""
+    at: float
+    until: float | None = None
+    reason: str = ""
+    rollout: int = 0
+
+
 ByEndpoint = Mapping[str, Mapping[str, Draining]]
 """Pool -> address -> drain."""
 
@@ -126,7 +139,15 @@ class ServiceState:
     """Drains an operator asked for."""
     leaving: ByEndpoint = field(default_factory=dict)
     """Endpoints no longer listed that may still have something in flight."""
+<<<<<<< HEAD
     hold: Holding | None = None
+=======
+    rollout: Rollout | None = None
+    """The last one, running or over; None before the first."""
+    rollouts: int = 0
+    """How many there have been: the last one's id."""
+    lockout: Lockout | None = None
+>>>>>>> 5aff73d (rollout, guard: what a rollout means for a service, and the watch over it)
     is_removed: bool = False
     """The file no longer has the service; it stays until its endpoints are empty."""
     revision: int = 0
@@ -147,8 +168,11 @@ class ServiceState:
 
         Without weights in the file, everything goes to the active pool *in force*.
         """
-        if self.weights:
-            given: Shares = self.weights.value
+        if self.is_split_by_rollout:
+            assert self.rollout is not None, "it is what splits"
+            given: Shares = self.rollout.shares()
+        elif self.weights:
+            given = self.weights.value
         elif self.file.has_weights:
             given = self.file.shares
         else:
@@ -156,8 +180,20 @@ class ServiceState:
         return {pool: given.get(pool, 0) for pool in self.pools}
 
     @property
+    def is_split_by_rollout(self) -> bool:
+        """Whether the weights follow from the rollout's phase and step."""
+        return self.rollout is not None and self.rollout.phase in _SPLITTING
+
+    @property
+    def rolling(self) -> Rollout | None:
+        """The rollout that is under way."""
+        return self.rollout if self.rollout and not self.rollout.is_over else None
+
+    @property
     def source(self) -> str:
-        """Say where the weights in force come from: `api` or `file`."""
+        """Say where the weights in force come from: `rollout`, `api` or `file`."""
+        if self.is_split_by_rollout:
+            return "rollout"
         if self.weights or (self.active and not self.file.has_weights):
             return "api"
         return "file"
@@ -190,6 +226,14 @@ class ServiceState:
 
     def other_pools(self, pool: str) -> list[str]:
         return [name for name in self.pools if name != pool]
+
+
+_SPLITTING = frozenset({Phase.BAKING, Phase.PAUSED, Phase.MANUAL, Phase.ASKING, Phase.STUCK})
+
+
+def release_key(filling: Filling) -> str:
+    """What a lockout is known by: the release's label, else the set of its endpoints."""
+    return filling.release or ", ".join(sorted(filling.addresses()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,12 @@ def rollback(state: ServiceState, author: Author, *, force: bool = False) -> Cha
     return _changed("rollback", state, _tidy(after), author, why=why, numbers={"force": force})
 
 
+def with_everything_to(state: ServiceState, pool: str, author: Author) -> ServiceState:
+    """All weight to `pool`, and `pool` in charge; nothing said where the file says the same."""
+    after = _with_active(state, pool, author, None)
+    return _tidy(_with_weights(after, everything_to(pool), author, None))
+
+
 def set_pool(state: ServiceState, pool: str, filling: Filling, author: Author) -> Change:
     """Fill a pool with other endpoints or another release."""
     if pool not in state.pools:

@@ -149,7 +149,7 @@ class Guards:
             if (
                 requests >= self._min_requests
                 and errors >= self._hard_rate * requests
-                and _is_clearly_better(window.sums, is_longest=window is self._windows[-1])
+                and is_clearly_better(window.sums, is_longest=window is self._windows[-1])
             ):
                 return "guard: rate", (
                     f"candidate {share_in_words(errors, requests)}, "
@@ -174,7 +174,7 @@ class Guards:
         self.degraded_s = float(saved["degraded_s"])
 
 
-def _is_clearly_better(sums: Sequence[float], *, is_longest: bool) -> bool:
+def is_clearly_better(sums: Sequence[float], *, is_longest: bool) -> bool:
     """Whether the active pool is clearly better; a guard without any of its traffic is absolute.
 
     At most half of the candidate's share of errors, and a log likelihood ratio of two shares
