@@ -170,6 +170,7 @@ def _plan(plain: Plain) -> Plan:
         keep_old_s=float(plain["keep_old_s"]),
         on_fail=plain["on_fail"],
         on_restart=plain["on_restart"],
+        ready_timeout_s=float(plain["ready_timeout_s"]),
         ask=bool(plain["ask"]),
     )
 

@@ -36,6 +36,8 @@ class Plan:
     keep_old_s: float = 600.0
     on_fail: OnFail = "roll_back"
     on_restart: OnRestart = "resume"
+    ready_timeout_s: float = 60.0
+    """How long the candidate may take to be ready before the first step."""
     ask: bool = True
     """Whether the old pool is asked before traffic is turned back from 100 %."""
 

@@ -1,4 +1,4 @@
-"""Asking the old pool before traffic is turned back from 100 %: does it fare any better?"""
+"""The question to the old pool before traffic is turned back from 100 %: does it fare any better."""
 
 from __future__ import annotations
 
