@@ -139,15 +139,12 @@ class ServiceState:
     """Drains an operator asked for."""
     leaving: ByEndpoint = field(default_factory=dict)
     """Endpoints no longer listed that may still have something in flight."""
-<<<<<<< HEAD
     hold: Holding | None = None
-=======
     rollout: Rollout | None = None
     """The last one, running or over; None before the first."""
     rollouts: int = 0
     """How many there have been: the last one's id."""
     lockout: Lockout | None = None
->>>>>>> 5aff73d (rollout, guard: what a rollout means for a service, and the watch over it)
     is_removed: bool = False
     """The file no longer has the service; it stays until its endpoints are empty."""
     revision: int = 0

@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
 
 from proxy.control.decision import Decision
-from proxy.control.guard import counts
-from proxy.control.guard.watch import BLIND_S, Seen, Watch
+from proxy.control.guard.rules import Rules
+from proxy.control.guard.watch import Seen, Watch
 from proxy.control.refusal import Refusal
 from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
-from proxy.policy.judge import Knobs
 
 TICK_S = 1.0
 SAVE_S = 5.0
 """How often the clocks and the judge's state are made durable while nothing else is."""
 
 log = structlog.get_logger("turnout.guard")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a service's file says of its guard."""
-
-    mode: str = "enforce"
-    knobs: Knobs = field(default_factory=Knobs)
-    lockout_s: float | None = None
 
 
 class House(Protocol):
@@ -263,6 +252,3 @@ def in_numbers(seen: Seen) -> dict[str, Any]:
             for each in verdict.tests
         ],
     }
-
-
-__all__ = ["BLIND_S", "Clerk", "House", "Rules", "counts", "replace"]
