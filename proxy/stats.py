@@ -29,11 +29,22 @@ BINS_PER_OCTAVE = 8
 FIRST_EDGE_S = 0.001
 
 
+_SHORTEST_S = 1e-6
+
+
+def octaves(seconds: float) -> float:
+    """Octaves of a latency above (or below) a millisecond."""
+    return math.log2(max(seconds, _SHORTEST_S) * 1000.0)
+
+
+def octaves_bin(octaves_: float) -> int:
+    """Index of the bin of a latency in octaves: bin 0 is up to 1 ms, the last is open."""
+    return 0 if octaves_ <= 0.0 else min(BINS - 1, 1 + int(BINS_PER_OCTAVE * octaves_))
+
+
 def latency_bin(seconds: float) -> int:
-    """Index of the bin of a latency in seconds: bin 0 is up to 1 ms, the last is open."""
-    if seconds <= FIRST_EDGE_S:
-        return 0
-    return min(BINS - 1, 1 + int(BINS_PER_OCTAVE * math.log2(seconds * 1000.0)))
+    """Index of the bin of a latency in seconds."""
+    return octaves_bin(octaves(seconds))
 
 
 def bin_upper_edge_s(index: int) -> float:
@@ -98,8 +109,9 @@ J_LOG_SQUARES = J_LOG_SUMS + JUDGE_BUCKETS
 J_LATENCIES = J_LOG_SQUARES + JUDGE_BUCKETS
 """Histogram of the time to the answer's head, of attempts that were no errors."""
 JUDGED_WORDS = J_LATENCIES + BINS
-LOG_UNIT = 1e-6
-"""Sums of logarithms (of milliseconds, base 2) are kept as whole numbers of this."""
+LOG_SHIFT = 16
+LOG_SCALE = float(1 << LOG_SHIFT)
+"""Sums of logarithms (of milliseconds, base 2) and of their squares are whole numbers of 1/this."""
 POOL_WORDS = P_JUDGED + JUDGED_WORDS
 
 # ---- an endpoint's area ----
@@ -189,6 +201,11 @@ EJECTED = 4
 """By its outcomes."""
 ASKS_TO_DRAIN = 8
 """By the answer to its check: nothing new, what is bound to it finishes."""
+
+B_SLOW_MS = 0
+"""Of a service that is being judged: who leaves after so long left because it is slow; 0 = not."""
+B_STALL_MS = 1
+"""And an attempt that is as old without an answer is entered as slow at once."""
 
 FIRST_LOT = 8
 """Here begin the lots of an area: what is dealt to the workers, one word for each of them."""

@@ -8,10 +8,11 @@ endpoint's connection; both write what they gathered once per read (`flush_*`).
 from __future__ import annotations
 
 import time
+from math import log2
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import attempts, faults, lease, retry
+from proxy.dataplane import attempts, faults, judged, lease, retry
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
@@ -41,6 +42,7 @@ _VIA_END = encode.VIA + b"\r\n"
 # Module globals are one look-up, attributes of a module are two.
 _DURATION_US, _DURATION_BINS = stats.P_DURATION_US, stats.P_DURATION_BINS
 _BYTES_OUT, _IN_FLIGHT = stats.P_BYTES_OUT, stats.P_IN_FLIGHT
+_LAST_BIN, _BINS_PER_OCTAVE = stats.BINS - 1, stats.BINS_PER_OCTAVE
 _KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
 
 
@@ -62,6 +64,8 @@ class Exchange:
         "is_done",
         "is_paused",
         "is_started",
+        "is_timed",
+        "is_whole",
         "keep_alive",
         "keeps_upstream",
         "kind",
@@ -123,6 +127,9 @@ class Exchange:
         self.tunnel: Tunnel | None = None
         self.stream: EventStream | None = None
         self.is_done = False
+        # for the judge
+        self.is_whole = False  # the endpoint's answer came at once, so its end is its head
+        self.is_timed = False  # its latency is entered already, since it took so long
 
     # ---- the beginning ----
 
@@ -309,6 +316,7 @@ class Exchange:
     def answer(self, whole: WholeAnswer) -> None:
         """Pass a whole answer on in one write: most answers are of this kind."""
         self.status = whole.status
+        self.is_whole = True
         self.is_started = self.is_answered = True
         self.keeps_upstream = whole.keep_alive
         self.bytes_out = len(whole.body)
@@ -347,6 +355,7 @@ class Exchange:
         self.is_started = True
         self.keeps_upstream = head.keep_alive
         reply = self._reply
+        self._judge_head()
         reply.append(encode.status_line(status, head.reason))
         reply += head.fields
         if head.length is not None and not head.chunked and status != 204:
@@ -369,6 +378,11 @@ class Exchange:
             if may_end_early(head) and self.upstream is not None:
                 self.stream = EventStream(self)
                 self.upstream.parser.redirect(self.stream)
+
+    def _judge_head(self) -> None:
+        if self.pool is not None:
+            octaves = stats.octaves(time.monotonic() - self.started)
+            judged.answered(self, self.pool, octaves, stats.octaves_bin(octaves))
 
     def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
         if self.head.method == b"HEAD":
@@ -489,10 +503,14 @@ class Exchange:
             status = self.status
             words[slot + (status // 100 if status < 600 else 5)] += 1
             words[slot + _DURATION_US] += int(duration * 1e6)
-            words[slot + _DURATION_BINS + stats.latency_bin(duration)] += 1
+            octaves = log2(duration * 1000.0) if duration > 1e-6 else -10.0
+            place = 0 if octaves <= 0.0 else min(_LAST_BIN, 1 + int(octaves * _BINS_PER_OCTAVE))
+            words[slot + _DURATION_BINS + place] += 1
             words[slot + _BYTES_OUT] += self.bytes_out
             if self.bytes_in:
                 words[slot + stats.P_BYTES_IN] += self.bytes_in
+            if self.is_whole:
+                judged.answered(self, pool, octaves, place)
             if self.trail is not None:
                 count_end(self, pool)
         log = self.plane.access_log
@@ -516,6 +534,7 @@ class Exchange:
         pool, endpoint = self.pool, self.endpoint
         if pool is None or fault.kind is None:
             return
+        judged.failed(self, pool)
         pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
         if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
             endpoint.words[endpoint.slot + stats.E_FAILURES] += 1
@@ -594,6 +613,7 @@ class Exchange:
             return
         if not self.is_started:
             self.status = CLIENT_GONE
+            judged.left(self, time.monotonic() - self.started)
         self._drop_upstream()
         self.is_done = True
         self.leave()

@@ -343,6 +343,7 @@ class ServiceLive:
         "cookie",
         "header",
         "hold",
+        "is_sticky",
         "key",
         "pools",
         "sequence",
@@ -368,6 +369,7 @@ class ServiceLive:
         if before is not None and before.spec.sticky == sticky:
             self.cookie = before.cookie
         self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
+        self.is_sticky = sticky.by != "none"
         self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
 
 

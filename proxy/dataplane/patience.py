@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import farewell, faults, retry
+from proxy.dataplane import farewell, faults, judged, retry
 from proxy.model import Timeouts
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def sweep(exchange: Exchange, now: float) -> None:
     ):
         cut(exchange)
     elif not _leaves_with_the_worker(exchange, now):
+        if not exchange.is_started:
+            judged.look(exchange, pool, service.spec.slot, now)
         _sweep_waiting(exchange, service.spec.timeouts, now)
 
 

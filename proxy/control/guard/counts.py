@@ -16,7 +16,7 @@ from proxy.stats import (
     J_TIMED,
     JUDGE_BUCKETS,
     JUDGED_WORDS,
-    LOG_UNIT,
+    LOG_SCALE,
     P_JUDGED,
     Totals,
 )
@@ -41,8 +41,8 @@ def between(before: Sequence[int], after: Sequence[int]) -> Counts:
         refused_by=refused,
         latencies=grown[J_LATENCIES : J_LATENCIES + BINS],
         latency_counts=_by_bucket(grown, J_TIMED),
-        log_sums=[each * LOG_UNIT for each in _by_bucket(grown, J_LOG_SUMS)],
-        log_squares=[each * LOG_UNIT for each in _by_bucket(grown, J_LOG_SQUARES)],
+        log_sums=[each / LOG_SCALE for each in _by_bucket(grown, J_LOG_SUMS)],
+        log_squares=[each / LOG_SCALE for each in _by_bucket(grown, J_LOG_SQUARES)],
     )
 
 

@@ -1,0 +1,123 @@
+"""What the judge is told: the outcome of a request's first attempt on a pool, by client bucket.
+
+Counters of a pool's area (stats.P_JUDGED): requests, errors, 4xx, and the latency to the
+answer's head of what was no error. Previews are no traffic of the release, and a retry on
+the same pool is no second request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from proxy import stats
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.live import PoolLive
+
+_ERRORS = stats.P_JUDGED + stats.J_ERRORS
+_REQUESTS = stats.P_JUDGED + stats.J_REQUESTS
+_REFUSED = stats.P_JUDGED + stats.J_REFUSED
+_TIMED = stats.P_JUDGED + stats.J_TIMED
+_LOG_SUMS = stats.P_JUDGED + stats.J_LOG_SUMS
+_LOG_SQUARES = stats.P_JUDGED + stats.J_LOG_SQUARES
+_LATENCIES = stats.P_JUDGED + stats.J_LATENCIES
+_MASK = stats.JUDGE_BUCKETS - 1
+_PER_UNIT = stats.LOG_SCALE
+_SQUARE_SHIFT = stats.LOG_SHIFT
+
+
+def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> None:
+    """The endpoint's answer has begun, after as many octaves of milliseconds, in this bin."""
+    decision, trail, service = exchange.decision, exchange.trail, exchange.service
+    if (
+        decision is None
+        or service is None
+        or decision.previewed
+        or (trail is not None and trail.pool is pool)
+    ):
+        return
+    words, slot = pool.words, pool.slot
+    base = slot + (decision.bucket & _MASK if service.is_sticky else _by_address(exchange))
+    words[base + _REQUESTS] += 1
+    status = exchange.status
+    if status >= 400:
+        if status >= 500:
+            words[base + _ERRORS] += 1
+            return
+        words[base + _REFUSED] += 1
+    if not exchange.is_timed:
+        words[slot + _LATENCIES + place] += 1
+        words[base + _TIMED] += 1
+        scaled = int(octaves * _PER_UNIT)
+        words[base + _LOG_SUMS] += scaled
+        words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
+
+
+def failed(exchange: Exchange, pool: PoolLive) -> None:
+    """The attempt failed before an answer began; an answer that breaks off is an error too."""
+    if not _is_first(exchange, pool):
+        return
+    words, base = pool.words, pool.slot + _bucket(exchange)
+    if not exchange.is_started:
+        words[base + _REQUESTS] += 1
+        words[base + _ERRORS] += 1
+    elif exchange.status < 500:  # else it counts as one already
+        words[base + _ERRORS] += 1
+
+
+def waited(exchange: Exchange, pool: PoolLive, seconds: float) -> None:
+    """It waits, or was left, without an answer for that long: a latency of at least that.
+
+    People leave because it is slow; without them a release that hangs would look fast.
+    """
+    if exchange.is_timed or not _is_first(exchange, pool):
+        return
+    exchange.is_timed = True
+    words, base = pool.words, pool.slot + _bucket(exchange)
+    octaves = stats.octaves(seconds)
+    words[pool.slot + _LATENCIES + stats.octaves_bin(octaves)] += 1
+    words[base + _TIMED] += 1
+    scaled = int(octaves * _PER_UNIT)
+    words[base + _LOG_SUMS] += scaled
+    words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
+
+
+def left(exchange: Exchange, seconds: float) -> None:
+    """The client has gone away before the answer began: no error, but perhaps out of patience."""
+    pool, service = exchange.pool, exchange.service
+    if pool is None or service is None or exchange.is_started:
+        return
+    slow_ms = exchange.plane.board[service.spec.slot + stats.B_SLOW_MS]
+    if slow_ms and seconds * 1000.0 >= slow_ms:
+        waited(exchange, pool, seconds)
+
+
+def look(exchange: Exchange, pool: PoolLive, slot: int, now: float) -> None:
+    """Enter an attempt that hangs once it is old enough: it would end too late to be judged."""
+    stall_ms = exchange.plane.board[slot + stats.B_STALL_MS]
+    if stall_ms and not exchange.is_timed and (now - exchange.started) * 1000.0 >= stall_ms:
+        waited(exchange, pool, now - exchange.started)
+
+
+def _bucket(exchange: Exchange) -> int:
+    """The client's bucket: by its stickiness, else by its address."""
+    service, decision = exchange.service, exchange.decision
+    if service is not None and decision is not None and service.is_sticky:
+        return decision.bucket & _MASK
+    return _by_address(exchange)
+
+
+def _by_address(exchange: Exchange) -> int:
+    origin = exchange.client.origin
+    if not origin.trusted:
+        return origin.judge_bucket
+    return crc32(origin.client(exchange.head).encode()) & _MASK
+
+
+def _is_first(exchange: Exchange, pool: PoolLive) -> bool:
+    decision, trail = exchange.decision, exchange.trail
+    if decision is None or decision.previewed:
+        return False
+    return trail is None or trail.pool is not pool
