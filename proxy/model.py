@@ -136,6 +136,26 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds over all workers together; 0 = no limit."""
+
+    connections: int = 0
+    """Open connections to an endpoint."""
+    pending: int = 0
+    """Requests that wait for a connection to an endpoint."""
+    pending_s: float = 5.0
+    """How long they wait."""
+    rate: int = 0
+    """Requests a second."""
+    burst: int = 0
+    """Requests at once after a silence; 0 = what a second brings."""
+    concurrency: int = 0
+    """Exchanges in flight."""
+    adaptive: bool = False
+    """Each pool's exchanges in flight are limited by what its latency says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     name: str
     routes: tuple[Route, ...]
@@ -159,6 +179,7 @@ class Service:
     """Largest request body in bytes; 0 = no limit."""
     warm_connections: int = 1
     """Connections a worker opens ahead to each endpoint of a pool that is about to get traffic."""
+    limits: Limits = Limits()
     pass_pool: bool = True
     expose_pool: bool = False
     health_path: str = ""

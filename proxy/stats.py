@@ -92,7 +92,9 @@ P_BYTES_OUT = P_BYTES_IN + 1
 P_DURATION_US = P_BYTES_OUT + 1
 """Sum of the whole durations in microseconds."""
 P_DURATION_BINS = P_DURATION_US + 1
-P_JUDGED = P_DURATION_BINS + BINS
+P_LIMITED = P_DURATION_BINS + BINS
+"""Requests refused because the pool had as many in flight as it can take."""
+P_JUDGED = P_LIMITED + 1
 """What the judge compares: first attempts only, in JUDGED_WORDS words (see J_REQUESTS)."""
 
 JUDGE_BUCKETS = 32
@@ -123,7 +125,7 @@ E_IN_FLIGHT = 2
 E_IDLE = 3
 """Gauge: kept connections waiting for work."""
 E_OPEN = 4
-"""Gauge: all open connections."""
+"""Gauge: all open connections, and those being opened."""
 E_UNREACHABLE_MS = 5
 """Monotonic milliseconds until which this worker passes the endpoint over; 0 = reachable."""
 E_GOOD = 6
@@ -132,6 +134,8 @@ E_BAD = 7
 """Outcomes that speak against it: failures on its side, and answers that say it is not well."""
 E_TRIPS = 8
 """How often this worker saw as many bad outcomes in a row as make an ejection."""
+E_PENDING = 9
+"""Gauge: requests that wait for a connection."""
 ENDPOINT_WORDS = 16
 
 # ---- a service's area ----
@@ -143,6 +147,15 @@ S_RETRY_OUTCOMES = 1
 RETRIED, RESCUED, RETRY_FAILED, NO_BUDGET = 0, 1, 2, 3
 RETRY_OUTCOMES = ("retried", "rescued", "failed", "no_budget")
 """The pool that had failed answered; the other pool did; the retry failed too; there was none."""
+
+LIMITS = ("rate", "concurrency", "pending", "adaptive")
+"""Which limit refused a request: the metric's label `reason`, in the order of the words."""
+S_LIMITED = 8
+"""Requests refused, one word for each of LIMITS."""
+S_BEGUN = S_LIMITED + len(LIMITS)
+"""Requests let through; counted only where the service has a rate."""
+S_EXCHANGES = S_BEGUN + 1
+"""Gauge: exchanges at once; only where the service limits them."""
 SERVICE_WORDS = 32
 
 S_HELD = 24

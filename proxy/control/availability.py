@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from proxy.stats import ASKS_TO_DRAIN, DOWN, EJECTED, UNCHECKED
 
-STATES = ("available", "down", "unchecked", "ejected", "draining", "unreachable")
+STATES = ("available", "down", "unchecked", "ejected", "draining", "unreachable", "full")
 """Of an endpoint, for metrics and views; one that asks to be drained is draining."""
 
 
@@ -27,10 +27,12 @@ class Facts:
     """By an operator, or because it leaves."""
     pool_draining: bool
     reachable: bool
+    full: bool = False
+    """By its connections; that passes, so it is no reason to send the proxy's own clients away."""
 
     @property
     def available(self) -> bool:
-        return self.is_fit and not self.draining and not self.pool_draining
+        return self.is_fit and not self.draining and not self.pool_draining and not self.full
 
     @property
     def is_fit(self) -> bool:
@@ -48,12 +50,19 @@ class Facts:
             ("draining", self.asks_to_drain),
             ("unreachable", not self.reachable),
             ("draining", self.pool_draining),
+            ("full", self.full),
         )
         return next((word for word, is_so in said if is_so), "available")
 
 
 def facts(
-    bits: int, *, has_checks: bool, draining: bool, pool_draining: bool, reachable: bool
+    bits: int,
+    *,
+    has_checks: bool,
+    draining: bool,
+    pool_draining: bool,
+    reachable: bool,
+    full: bool = False,
 ) -> Facts:
     """Compose what the board says (`bits`) with what the snapshot and the workers say."""
     return Facts(
@@ -64,6 +73,7 @@ def facts(
         draining=draining,
         pool_draining=pool_draining,
         reachable=reachable,
+        full=full,
     )
 
 

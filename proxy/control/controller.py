@@ -41,12 +41,13 @@ from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.retry_budgets import RetryBudgets
 from proxy.control.setup import Setup, Step
+from proxy.control.shares import Shares
 from proxy.control.slots import SlotBook
 from proxy.control.state import Change, ServiceState
 from proxy.control.store import Store
 from proxy.control.upkeep import Upkeep
 from proxy.control.watch import ConfigWatch
-from proxy.model import WHOLE, Snapshot
+from proxy.model import WHOLE, Pool, Snapshot
 from proxy.stats import SlotTable
 from proxy.tasks import spawn
 
@@ -97,6 +98,9 @@ class Controller:
         self._pulse.add(hold_shares.beat)
         self._pulse.add(self.ejections.beat)
         self._pulse.add(RetryBudgets(fleet.totals, fleet.board, lambda: self.snapshot).beat)
+        self._shares = Shares(fleet.totals, fleet.board)
+        self._ledger.before_apply.append(lambda _: self._shares.prepare(self._ledger.snapshot))
+        self._pulse.add(self._shares.beat)
         self._background: list[asyncio.Task[Any]] = []
         self._secret = ""
         self._started_at = self._clock.wall()
@@ -141,6 +145,10 @@ class Controller:
     def snapshot(self) -> Snapshot:
         """The snapshot in force."""
         return self._ledger.snapshot
+
+    def concurrency_limit(self, pool: Pool) -> int | None:
+        """What the pool can take, where that is being found."""
+        return self._shares.concurrency_limit(pool)
 
     @property
     def config(self) -> Config:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from proxy.control.drains import Cut
 from proxy.control.slots import SlotBook
-from proxy.stats import CLASSES, E_IN_FLIGHT, P_CUT, P_IN_FLIGHT, S_HELD, S_HELD_BYTES, Totals
+from proxy.model import Endpoint, Limits
+from proxy.stats import (
+    CLASSES,
+    E_IDLE,
+    E_IN_FLIGHT,
+    E_OPEN,
+    E_PENDING,
+    P_CUT,
+    P_IN_FLIGHT,
+    S_HELD,
+    S_HELD_BYTES,
+    Totals,
+)
 
 
 class FleetGauges:
@@ -48,6 +60,19 @@ class FleetGauges:
 
     def _cut(self, service: str, pool: str) -> list[int]:
         return self._totals.counters(self._book.pool(service, pool) + P_CUT, len(CLASSES))
+
+
+def is_full(endpoint: Endpoint, limits: Limits, totals: Totals) -> bool:
+    """Whether its connections are all in use, and as many requests wait for one as may."""
+    if not limits.connections or not limits.pending:
+        return False
+    workers = max(1, len(list(totals.workers())))
+    places = workers * max(1, limits.pending // workers)
+    return (
+        totals.gauge(endpoint.slot + E_PENDING) >= places
+        and totals.gauge(endpoint.slot + E_OPEN) >= limits.connections
+        and not totals.gauge(endpoint.slot + E_IDLE)
+    )
 
 
 def _positive(value: int) -> int:

@@ -15,6 +15,7 @@ from proxy.control.config.schema import (
     PreviewConfig,
     RetryConfig,
     ServiceConfig,
+    ServiceLimits,
     StickyConfig,
 )
 from proxy.control.keys import Ring, Rings, hex_keys
@@ -25,6 +26,7 @@ from proxy.model import (
     Drain,
     Endpoint,
     Hold,
+    Limits,
     Listener,
     Pool,
     Preview,
@@ -108,6 +110,7 @@ def _service(
         retry=_retries(service.retry),
         max_body=service.limits.max_body,
         warm_connections=service.warm_connections,
+        limits=_limits(service.limits),
         pass_pool=service.headers.pass_pool,
         expose_pool=service.headers.expose_pool,
         health_path=_health_path(service),
@@ -203,6 +206,18 @@ def _retries(retry: RetryConfig | None) -> Retries:
         return Retries(attempts=0)
     return Retries(
         attempts=retry.attempts, budget=retry.budget, floor=retry.floor, rescue=retry.rescue
+    )
+
+
+def _limits(given: ServiceLimits) -> Limits:
+    return Limits(
+        connections=given.per_endpoint_connections,
+        pending=given.per_endpoint_pending,
+        pending_s=given.pending_timeout,
+        rate=given.rate,
+        burst=given.burst,
+        concurrency=given.concurrency,
+        adaptive=given.adaptive == "on",
     )
 
 

@@ -12,18 +12,20 @@ from proxy.control.decision import iso_utc
 from proxy.control.drain_view import main_drain_view
 from proxy.control.drains import DrainRules
 from proxy.control.fleet import WorkerState
-from proxy.control.gauges import FleetGauges
+from proxy.control.gauges import FleetGauges, is_full
 from proxy.control.health import HealthBook
 from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
 from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
-from proxy.model import Endpoint, Pool, Service
+from proxy.model import Endpoint, Limits, Pool, Service
 from proxy.policy.ejection import Ejected
 from proxy.stats import (
     CLASSES,
     E_FAILURES,
     E_IDLE,
     E_IN_FLIGHT,
+    E_OPEN,
+    E_PENDING,
     E_REQUESTS,
     E_UNREACHABLE_MS,
     FAILURE_KINDS,
@@ -61,14 +63,15 @@ class Gaze:
     ejection: Callable[[str, str, str], Ejected | None] = lambda *_: None
     """The ejection of an endpoint by service, pool and address."""
 
-    def facts(self, service: str, pool: Pool, endpoint: Endpoint) -> Facts:
-        """What is true of an endpoint at this moment."""
+    def facts(self, service: str, pool: Pool, endpoint: Endpoint, *, full: bool = False) -> Facts:
+        """What is true of an endpoint at this moment; `full` is only for who shows it."""
         return availability.facts(
             self.board.state(endpoint.slot),
             has_checks=self.health.get((service, pool.name, endpoint.address)) is not None,
             draining=endpoint.drain is not None,
             pool_draining=pool.drain is not None,
             reachable=is_reachable(endpoint, self.totals, self.now.monotonic),
+            full=full,
         )
 
     def problem(self, service: str, pool: Pool, endpoint: Endpoint) -> str | None:
@@ -92,7 +95,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
         },
         "rollout": None,
         "guard": {"mode": "off"},
-        "pools": {pool.name: _pool(pool, state, gaze) for pool in service.pools},
+        "pools": {pool.name: _pool(pool, service.limits, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
         "hold": hold_view(state.name, state.hold, gaze) if state.hold else None,
         "lockout": None,
@@ -104,7 +107,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
     }
 
 
-def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
+def _pool(pool: Pool, limits: Limits, state: ServiceState, gaze: Gaze) -> View:
     leaving = state.leaving.get(pool.name, {})
     in_flight = gaze.totals.gauges(pool.slot + P_IN_FLIGHT, len(CLASSES))
     return {
@@ -113,15 +116,16 @@ def _pool(pool: Pool, state: ServiceState, gaze: Gaze) -> View:
         "draining": pool.drain is not None,
         "in_flight": dict(zip(CLASSES, in_flight, strict=True)),
         "endpoints": [
-            _endpoint(state.name, pool, each, gaze) | {"leaving": each.address in leaving}
+            _endpoint(state.name, pool, each, limits, gaze) | {"leaving": each.address in leaving}
             for each in pool.endpoints
         ],
     }
 
 
-def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
+def _endpoint(service: str, pool: Pool, endpoint: Endpoint, limits: Limits, gaze: Gaze) -> View:
     totals, slot = gaze.totals, endpoint.slot
-    found = gaze.facts(service, pool, endpoint)
+    full = is_full(endpoint, limits, totals)
+    found = gaze.facts(service, pool, endpoint, full=full)
     known = gaze.health.get((service, pool.name, endpoint.address))
     ejected = gaze.ejection(service, pool.name, endpoint.address)
     return {
@@ -140,8 +144,11 @@ def _endpoint(service: str, pool: Pool, endpoint: Endpoint, gaze: Gaze) -> View:
         "asks_to_drain": found.asks_to_drain,
         "draining": found.draining or found.pool_draining,
         "reachable": found.reachable,
+        "full": full,
         "in_flight": totals.gauge(slot + E_IN_FLIGHT),
         "idle": totals.gauge(slot + E_IDLE),
+        "open": totals.gauge(slot + E_OPEN),
+        "pending": totals.gauge(slot + E_PENDING),
         "requests": totals.counter(slot + E_REQUESTS),
         "failures": totals.counter(slot + E_FAILURES),
     }

@@ -40,7 +40,7 @@ def own_answer(
         b"Cache-Control: no-store\r\nX-Request-ID: %b\r\n" % request_id,
         b"Proxy-Status: turnout; error=%b\r\n" % fault.error.encode(),
     ]
-    if fault.status == 503:
+    if fault.status in {429, 503}:
         parts.append(b"Retry-After: %d\r\n" % RETRY_AFTER_S)
     parts.append(VIA)
     if not keep_alive:

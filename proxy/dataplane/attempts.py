@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import faults, lease
-from proxy.dataplane.decision import pick
+from proxy.dataplane import faults, lease, limits
+from proxy.dataplane.decision import Decision, pick
 from proxy.dataplane.trail import note_failure
 from proxy.errors import Fault
 
@@ -29,9 +29,10 @@ def begin(exchange: Exchange, fault: Fault | None) -> None:
     now = plane.clock.now
     endpoint = pick(service, decision, exchange.client.origin.address, exchange.tried, now)
     if endpoint is None:
-        sticky = service.spec.sticky
-        bound = sticky.by != "none" and sticky.on_unavailable == "fail"
-        exchange.refuse(faults.NO_POOL if fault is None or bound else fault)
+        _give_up(exchange, service, decision, fault)
+        return
+    if service.adapts and limits.is_over(endpoint.pool):
+        limits.refuse_overloaded(exchange, service, endpoint.pool)
         return
     exchange.enter(endpoint)
     head, trail = exchange.head, exchange.trail
@@ -45,7 +46,66 @@ def begin(exchange: Exchange, fault: Fault | None) -> None:
     if connection is not None:
         exchange.attach(connection)
     else:
-        _connect(exchange, endpoint, service)
+        _open(exchange, endpoint)
+
+
+def _open(exchange: Exchange, endpoint: EndpointLive) -> None:
+    """Open a connection, or wait for one; where too many wait already, go elsewhere."""
+    room = endpoint.room
+    if room.queue:
+        room.fill()
+    if not room.queue and room.reserve():
+        connect(exchange)
+    elif not room.wait(exchange, exchange.plane.clock.now):
+        _take_back(exchange)
+        _note_tried(exchange, endpoint)
+        begin(exchange, faults.FULL)
+
+
+def connect(exchange: Exchange) -> None:
+    """Open a connection to the endpoint that was picked, where there is room for it."""
+    endpoint, service = exchange.endpoint, exchange.service
+    assert endpoint is not None and service is not None, "picked before"  # noqa: PT018
+    timeout_s = service.spec.timeouts.connect_s
+    lease.connect(endpoint, exchange, timeout_s, time.monotonic, exchange.plane.report)
+
+
+def _give_up(
+    exchange: Exchange, service: ServiceLive, decision: Decision, fault: Fault | None
+) -> None:
+    """Answer that nobody takes the request, and why."""
+    pool = decision.pool
+    if fault is None and pool is not None and pool.is_full:
+        fault = faults.FULL
+    sticky = service.spec.sticky
+    if fault is faults.FULL:
+        limits.refuse_pending(exchange, service, fault)
+    elif fault is None or (sticky.by != "none" and sticky.on_unavailable == "fail"):
+        exchange.refuse(faults.NO_POOL)
+    else:
+        exchange.refuse(fault)
+
+
+def begin_again(exchange: Exchange) -> None:
+    """Decide once more on a request that waits for a connection: its endpoint takes nothing now."""
+    endpoint, since = exchange.endpoint, exchange.pending_since
+    if endpoint is None:
+        return
+    endpoint.room.leave(exchange)
+    _take_back(exchange)
+    decide_again(exchange)
+    begin(exchange, None)
+    exchange.flush_request()
+    if exchange.pending_since:
+        exchange.pending_since = since
+
+
+def _take_back(exchange: Exchange) -> None:
+    """Leave the endpoint as if it had not been picked: nothing was sent or even tried."""
+    exchange.leave()
+    trail = exchange.trail
+    if trail is not None and trail.fault is not None:
+        trail.attempts -= 1
 
 
 def connect_failed(exchange: Exchange, fault: Fault) -> None:
@@ -57,9 +117,7 @@ def connect_failed(exchange: Exchange, fault: Fault) -> None:
     exchange.count_failure(fault)
     note_failure(exchange, fault)
     exchange.leave()
-    if exchange.tried is None:
-        exchange.tried = set()
-    exchange.tried.add(endpoint)
+    _note_tried(exchange, endpoint)
     decide_again(exchange)
     begin(exchange, fault)
     exchange.flush_request()
@@ -87,12 +145,13 @@ def send_again(exchange: Exchange) -> None:
         begin(exchange, None)
         exchange.flush_request()
     else:
-        _connect(exchange, endpoint, service)
+        _open(exchange, endpoint)
 
 
-def _connect(exchange: Exchange, endpoint: EndpointLive, service: ServiceLive) -> None:
-    timeout_s = service.spec.timeouts.connect_s
-    lease.connect(endpoint, exchange, timeout_s, time.monotonic, exchange.plane.report)
+def _note_tried(exchange: Exchange, endpoint: EndpointLive) -> None:
+    if exchange.tried is None:
+        exchange.tried = set()
+    exchange.tried.add(endpoint)
 
 
 def decide_again(exchange: Exchange) -> None:

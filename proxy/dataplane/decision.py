@@ -180,13 +180,14 @@ def _last_resorts(
     """Who else may take a request, when its pool has nothing available.
 
     A release that cannot take its share of the traffic has failed, whoever helps out: that
-    counts against the pool, unless what was tried has been counted already, or will be.
+    counts against the pool, unless what was tried has been counted already, or will be. Nor
+    does it count that a limit of ours is reached.
     """
     words = pool.words
     other = _fallback(service, decision, tried, now)
     if other is None and (members := pool.untried(tried)):
         return members
-    if tried is None and not decision.previewed:
+    if tried is None and not decision.previewed and not pool.is_full:
         words[pool.slot + _UNAVAILABLE] += 1
     if other is not None:
         decision.pool = other

@@ -12,7 +12,7 @@ from math import log2
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import attempts, faults, judged, lease, retry
+from proxy.dataplane import attempts, faults, judged, lease, limits, retry
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
@@ -52,6 +52,7 @@ class Exchange:
         "_lines",
         "_out",
         "_reply",
+        "admitted",
         "body_sent",
         "bytes_in",
         "bytes_out",
@@ -70,6 +71,7 @@ class Exchange:
         "keeps_upstream",
         "kind",
         "must_close_upstream",
+        "pending_since",
         "plane",
         "pool",
         "request_done",
@@ -105,6 +107,8 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.tried: set[EndpointLive] | None = None
         self.trail: Trail | None = None
+        self.pending_since = 0.0  # while it waits for a connection
+        self.admitted: ServiceLive | None = None  # the service among whose exchanges it counts
         self.kind = stats.REQUEST
         self.farewell: Farewell | None = None
         # the request's side
@@ -150,6 +154,8 @@ class Exchange:
             self.refuse(faults.BODY_TOO_LARGE, close=True)
             return
         if service.hold is not None and service.hold.takes(self):
+            return
+        if service.is_limited and not limits.admit(self, service):
             return
         self._decide(service, head)
         attempts.begin(self, None)
@@ -213,6 +219,9 @@ class Exchange:
         self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
             self.client.resume_body()
+
+    def connect(self) -> None:
+        attempts.connect(self)
 
     def connect_failed(self, fault: Fault) -> None:
         attempts.connect_failed(self, fault)
@@ -497,6 +506,8 @@ class Exchange:
 
     def _count(self) -> None:
         duration = time.monotonic() - self.started
+        if self.admitted is not None:
+            limits.leave(self)
         pool = self.pool
         if pool is not None:
             words, slot = pool.words, pool.slot
@@ -625,6 +636,8 @@ class Exchange:
         if upstream is not None:
             upstream.exchange = None
             upstream.abort()
+        elif self.pending_since and self.endpoint is not None:
+            self.endpoint.room.leave(self)
 
     def tunnel_closed(self) -> None:
         """Both ends of the tunnel are closed, or cut."""
@@ -634,6 +647,7 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:  # its own connection_lost goes to the tunnel
             upstream.endpoint.open.discard(upstream)
+            upstream.endpoint.room.lost()
         self.leave()
         self._count()
         self.plane.forget(self.client)

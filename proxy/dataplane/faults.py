@@ -16,6 +16,36 @@ NO_POOL = Fault(
     sentence="No endpoint of this service is available at the moment.",
     side=Side.PROXY,
 )
+TOO_MANY_REQUESTS = Fault(
+    status=429,
+    error="http_request_denied",
+    sentence="There are more requests a second than this service accepts.",
+    side=Side.PROXY,
+)
+TOO_MANY_AT_ONCE = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="There are more requests at once than this service accepts.",
+    side=Side.PROXY,
+)
+OVERLOADED = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="The service has as many requests as it can take without a queue.",
+    side=Side.PROXY,
+)
+FULL = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="All connections to the service are in use, and enough requests wait for one.",
+    side=Side.PROXY,
+)
+PENDING_TOO_LONG = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="No connection to the service became free in time.",
+    side=Side.PROXY,
+)
 BODY_TOO_LARGE = Fault(
     status=413,
     error="http_request_denied",

@@ -42,6 +42,9 @@ def give_back(connection: Upstream, now: float) -> None:
     connection.exchange = None
     endpoint = connection.endpoint
     if endpoint.keeps_connections and connection.is_usable() and now < connection.ends_at:
+        room = endpoint.room
+        if room.is_tight and room.take(connection):
+            return
         connection.idle_since = now
         endpoint.idle.append(connection)
     else:
@@ -55,7 +58,10 @@ def connect(
     now: Callable[[], float],
     report: Report,
 ) -> None:
-    """Open a connection for the exchange: it is told by `attach` or `connect_failed`."""
+    """Open a connection for the exchange: it is told by `attach` or `connect_failed`.
+
+    There must be room for it: see Room.reserve.
+    """
     spawn(
         _connect(endpoint, exchange, timeout_s, now),
         name=f"connect {endpoint.address}",

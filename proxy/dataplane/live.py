@@ -10,10 +10,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import stats
 from proxy.dataplane.resolve import HostName, is_name
+from proxy.dataplane.room import Room
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
 from proxy.policy import slow_start
 from proxy.policy.balance import Balancer, balancer
@@ -31,6 +32,19 @@ UNREACHABLE_S = 1.0
 
 _NOT_IN_PANIC = stats.UNCHECKED | stats.ASKS_TO_DRAIN
 _AMISS = stats.DOWN | stats.EJECTED
+
+
+class Desk(NamedTuple):
+    """Where this worker writes what it counts, and reads what it is told."""
+
+    words: memoryview
+    board: memoryview
+    worker: int
+    workers: int
+
+    def share(self, slot: int, lot: int) -> int:
+        """Index on the board of what this worker is dealt of a lot."""
+        return stats.share_index(slot, lot, self.workers, self.worker)
 
 
 class EndpointLive:
@@ -56,6 +70,7 @@ class EndpointLive:
         "pool",
         "port",
         "readmitted_at",
+        "room",
         "run",
         "since",
         "slot",
@@ -66,10 +81,10 @@ class EndpointLive:
         "words",
     )
 
-    def __init__(self, spec: Endpoint, pool: PoolLive, words: memoryview) -> None:
+    def __init__(self, spec: Endpoint, pool: PoolLive) -> None:
         self.address = spec.address
         self.pool = pool
-        self.words = words
+        self.words = pool.words
         self.slot = spec.slot
         self.path, self.host, self.port = split_address(spec.address)
         self.name: HostName | None = None
@@ -101,6 +116,7 @@ class EndpointLive:
         """When this worker heard of the drain: what began until then belongs to it."""
         self.gone = False
         """No snapshot lists it any more."""
+        self.room = Room(self, pool.desk.board)
         self.adopt(spec)
 
     def adopt(self, spec: Endpoint) -> None:
@@ -181,7 +197,7 @@ class EndpointLive:
         words[slot + stats.E_REQUESTS] += taken
         words[slot + stats.E_IN_FLIGHT] = self.busy
         words[slot + stats.E_IDLE] = len(self.idle)
-        words[slot + stats.E_OPEN] = len(self.open)
+        self.room.publish()
 
     @property
     def keeps_connections(self) -> bool:
@@ -208,12 +224,14 @@ class EndpointLive:
 class PoolLive:
     __slots__ = (
         "asking",
+        "desk",
         "drain",
         "drained_at",
         "eject_after",
         "endpoints",
         "epoch",
         "exposed",
+        "has_own",
         "name",
         "panic",
         "passed",
@@ -221,6 +239,7 @@ class PoolLive:
         "ready",
         "release",
         "service",
+        "share",
         "slot",
         "slow_start_s",
         "suspects",
@@ -228,14 +247,16 @@ class PoolLive:
         "words",
     )
 
-    def __init__(self, spec: Pool, service: str, words: memoryview) -> None:
+    def __init__(self, spec: Pool, service: str, desk: Desk) -> None:
         self.name = spec.name
         self.service = service
         self.slot = spec.slot
-        self.words = words
+        self.desk = desk
+        self.words = desk.words
+        self.share = desk.share(spec.slot, stats.LOT_POOL_CONCURRENCY)
         self.endpoints: dict[str, EndpointLive] = {}
         self.suspects: set[EndpointLive] = set()
-        """Endpoints that lately could not be connected to."""
+        """Endpoints that lately could not be connected to, or had no room for a connection."""
         self.drain: Drain | None = None
         self.drained_at = 0.0
 
@@ -253,10 +274,11 @@ class PoolLive:
         for endpoint in spec.endpoints:
             live = known.pop(endpoint.address, None)
             if live is None:
-                live = EndpointLive(endpoint, self, self.words)
+                live = EndpointLive(endpoint, self)
             else:
                 live.adopt(endpoint)
             live.limit_age(service.timeouts.upstream_max_age_s)
+            live.room.adopt(service.limits, self.desk)
             self.endpoints[endpoint.address] = live
         for live in known.values():
             live.gone = True
@@ -274,6 +296,8 @@ class PoolLive:
             self.drained_at = time.monotonic()
             for live in self.endpoints.values():
                 live.close_idle()
+        self.has_own = service.sticky.endpoint or service.balance == "hash"
+        """Clients have an endpoint of their own, and wait for it rather than go elsewhere."""
         self.passed = b""
         self.exposed = b""
         lines = b"X-Turnout-Pool: %b\r\n" % spec.name.encode()
@@ -303,21 +327,36 @@ class PoolLive:
         """Whether new clients may come."""
         return self.weight > 0 and self.drain is None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether endpoints would take more, were it not for their limits."""
+        return bool(self.suspects) and any(e.room.is_full for e in self.ready)
+
     def available(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
-        """Endpoints that may get a request: not draining, not tried, not just found unreachable."""
+        """Endpoints that may get a request: not draining, not tried, not just found unreachable.
+
+        Where some have no connection to spare, those that have; else those not yet full.
+        """
         if not self.suspects and tried is None:
             return self.ready
-        return [
-            e
-            for e in self.ready
-            if e.unreachable_until <= now and (tried is None or e not in tried)
-        ]
+        return self._with_room(
+            [
+                e
+                for e in self.ready
+                if e.unreachable_until <= now and (tried is None or e not in tried)
+            ]
+        )
 
     def untried(self, tried: set[EndpointLive] | None) -> list[EndpointLive]:
-        """Every endpoint that is not draining and was not tried, reachable or not."""
-        if tried is None:
-            return self.ready
-        return [e for e in self.ready if e not in tried]
+        """Every endpoint that is not draining, not full and was not tried, reachable or not."""
+        return [e for e in self.ready if (tried is None or e not in tried) and not e.room.is_full]
+
+    def _with_room(self, members: list[EndpointLive]) -> list[EndpointLive]:
+        if not self.suspects:
+            return members
+        if not self.has_own and (roomy := [e for e in members if e.room.has_some]):
+            return roomy
+        return [e for e in members if not e.room.is_full]
 
     def in_panic(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
         """All that were not tried, also those down or ejected, if they are so large a part.
@@ -338,20 +377,26 @@ class ServiceLive:
     """A service as the requests of one snapshot see it; sequence and balance carry on."""
 
     __slots__ = (
+        "adapts",
         "balancer",
         "by_name",
+        "concurrency_share",
         "cookie",
         "header",
         "hold",
+        "is_limited",
         "is_sticky",
         "key",
         "pools",
+        "rate_share",
         "sequence",
         "spec",
         "split",
     )
 
-    def __init__(self, spec: Service, pools: list[PoolLive], before: ServiceLive | None) -> None:
+    def __init__(
+        self, spec: Service, pools: list[PoolLive], desk: Desk, before: ServiceLive | None
+    ) -> None:
         self.spec = spec
         self.pools = pools
         self.hold: HoldQueue | None = None
@@ -371,6 +416,11 @@ class ServiceLive:
         self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
         self.is_sticky = sticky.by != "none"
         self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
+        limits = spec.limits
+        self.is_limited = limits.rate > 0 or limits.concurrency > 0
+        self.adapts = limits.adaptive
+        self.rate_share = desk.share(spec.slot, stats.LOT_RATE)
+        self.concurrency_share = desk.share(spec.slot, stats.LOT_CONCURRENCY)
 
 
 def _shares_of_new(pools: Sequence[Pool]) -> list[int]:
@@ -399,9 +449,15 @@ class Table:
 
 class Live:
     def __init__(
-        self, words: memoryview, board: memoryview, now: Callable[[], float] = time.monotonic
+        self,
+        words: memoryview,
+        board: memoryview,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
-        self._words = words
+        self._desk = Desk(words, board, worker, workers)
         self._board = board
         self._now = now
         self._seen = -1
@@ -414,7 +470,9 @@ class Live:
         services = {}
         for spec in snapshot.services:
             pools = [self._adopt(pool, spec, before) for pool in spec.pools]
-            services[spec.name] = ServiceLive(spec, pools, self._services.get(spec.name))
+            services[spec.name] = ServiceLive(
+                spec, pools, self._desk, self._services.get(spec.name)
+            )
         for pool in before.values():
             for endpoint in pool.endpoints.values():
                 endpoint.gone = True
@@ -446,7 +504,7 @@ class Live:
         key = (service.name, spec.name)
         pool = before.pop(key, None)
         if pool is None:
-            pool = PoolLive(spec, service.name, self._words)
+            pool = PoolLive(spec, service.name, self._desk)
         pool.adopt(spec, service)
         self._pools[key] = pool
         return pool

@@ -21,8 +21,16 @@ MOST_AHEAD = 256
 
 
 async def opened(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> Upstream:
-    """A new connection; OSError or TimeoutError. The caller bounds the whole by `timeout_s`."""
+    """A new connection; OSError or TimeoutError. The caller bounds the whole by `timeout_s`,
+    and has reserved room for it.
+    """
+    try:
+        return await _opened(endpoint, plane, timeout_s)
+    finally:
+        endpoint.room.settle()
 
+
+async def _opened(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> Upstream:
     def made() -> Upstream:
         connection = Upstream(endpoint)
         connection.born = connection.idle_since = plane.clock.now
@@ -78,12 +86,13 @@ async def warm(plane: Plane, pool: PoolLive, count: int, timeout_s: float) -> in
         if endpoint.unreachable_until <= plane.clock.now
         for _ in range(count - len(endpoint.idle))
     ][:MOST_AHEAD]
-    if not missing:
-        return 0
     tasks = {
         spawn(_open_ahead(endpoint, plane, timeout_s), name="warm", report=plane.report)
         for endpoint in missing
+        if endpoint.room.reserve()
     }
+    if not tasks:
+        return 0
     await asyncio.wait(tasks)
     return sum(task.result() for task in tasks)
 
@@ -98,5 +107,7 @@ async def _open_ahead(endpoint: EndpointLive, plane: Plane, timeout_s: float) ->
         connection.close()
         return False
     connection.is_ahead = True
+    if endpoint.room.is_tight and endpoint.room.take(connection):
+        return True
     endpoint.idle.append(connection)
     return True

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import farewell, faults, judged, retry
+from proxy.dataplane import attempts, farewell, faults, judged, limits, retry
 from proxy.model import Timeouts
 
 if TYPE_CHECKING:
@@ -19,6 +19,15 @@ def sweep(exchange: Exchange, now: float) -> None:
     pool, endpoint, service = exchange.pool, exchange.endpoint, exchange.service
     if pool is None or endpoint is None or service is None:
         return
+    if exchange.pending_since:
+        _sweep_pending(exchange, pool, endpoint, now)
+    else:
+        _sweep_running(exchange, pool, endpoint, service.spec.timeouts, now)
+
+
+def _sweep_running(
+    exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, timeouts: Timeouts, now: float
+) -> None:
     told = exchange.farewell
     if told is not None and told.is_said:  # which stands, though the drain may be lifted since
         if now >= told.cut_at:
@@ -30,7 +39,7 @@ def sweep(exchange: Exchange, now: float) -> None:
     elif not _leaves_with_the_worker(exchange, now):
         if not exchange.is_started:
             judged.look(exchange, pool, service.spec.slot, now)
-        _sweep_waiting(exchange, service.spec.timeouts, now)
+        _sweep_waiting(exchange, timeouts, now)
 
 
 def _leaves_with_the_worker(exchange: Exchange, now: float) -> bool:
@@ -60,6 +69,20 @@ def _sweep_waiting(exchange: Exchange, timeouts: Timeouts, now: float) -> None:
         _sweep_asked(exchange, timeouts.response_s, waited)
     elif waited > timeouts.client_body_s:
         exchange.refuse(faults.BODY_TOO_SLOW, close=True)
+
+
+def _sweep_pending(exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, now: float) -> None:
+    service, decision = exchange.service, exchange.decision
+    assert service is not None and decision is not None, "pending after the decision"  # noqa: PT018
+    if now - exchange.pending_since > service.spec.limits.pending_s:
+        limits.refuse_pending(exchange, service, faults.PENDING_TOO_LONG)
+    elif (
+        endpoint not in pool.ready
+        or endpoint.gone
+        or endpoint.unreachable_until > now
+        or not (pool.is_open or decision.pinned)
+    ):
+        attempts.begin_again(exchange)
 
 
 def cut(exchange: Exchange) -> None:

@@ -63,7 +63,7 @@ class Plane:
         self.farewell_s = math.inf
         """When tunnels and event streams are told to end because the worker ends."""
         self.farewell_spread_s = 0.0
-        self._live = Live(words, board, lambda: self.clock.now)
+        self._live = Live(words, board, lambda: self.clock.now, worker=worker, workers=workers)
         self._holds = Holds(loop, self)
         self._listeners: dict[str, ListenerLive] = {}
         self._leaving: list[ListenerLive] = []
@@ -241,9 +241,11 @@ class Plane:
                 for endpoint in pool.endpoints.values():
                     for connection in list(endpoint.idle):
                         connection.sweep(now, idle_s)
+                    endpoint.room.sweep()
                     endpoint.publish()
-                for endpoint in [e for e in pool.suspects if e.unreachable_until <= now]:
-                    pool.suspects.discard(endpoint)
+                for endpoint in list(pool.suspects):
+                    if endpoint.unreachable_until <= now and not endpoint.room.is_used_up:
+                        pool.suspects.discard(endpoint)
 
 
 def _item(exchange: Exchange, now: float) -> dict[str, Any]:

@@ -87,19 +87,18 @@ class Upstream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.endpoint.open.discard(self)
-        if self.endpoint.gone:
-            self.endpoint.publish()  # no sweep comes by there any more
+        endpoint = self.endpoint
+        endpoint.open.discard(self)
+        if endpoint.gone:
+            endpoint.publish()  # no sweep comes by there any more
         if exc is not None and self.exchange is not None:
             self._read_rest()
         exchange = self.exchange
         if exchange is not None:
             exchange.upstream_lost(exc)
-            return
-        try:
-            self.endpoint.idle.remove(self)
-        except ValueError:
-            return
+        elif self in endpoint.idle:
+            endpoint.idle.remove(self)
+        endpoint.room.lost()
 
     def _read_rest(self) -> None:
         """Take what the endpoint said before it hung up.

@@ -74,6 +74,7 @@ class _Supervisor:
                 health=controller.health,
                 checks_in_flight=lambda: controller.checkup.in_flight,
                 ejections=lambda: controller.ejections.counts,
+                concurrency_limit=controller.concurrency_limit,
             ),
             bind=admin.bind,
             tokens=Tokens(

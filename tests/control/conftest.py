@@ -232,7 +232,7 @@ class World:
         self.controller = Controller(
             loaded,
             self.fleet,
-            SlotTable(),
+            SlotTable(len(self.fleet.blocks)),
             environ=self.environ,
             clock=self.clock,
             rng=random.Random(1),

@@ -23,6 +23,8 @@ from proxy.stats import ASKS_TO_DRAIN, DOWN, EJECTED, UNCHECKED
         (DOWN, "pool", "down", False),
         (0, "pool", "draining", False),
         (0, "drain", "draining", False),
+        (0, "room", "full", False),
+        (DOWN, "room", "down", False),
     ],
 )
 def test_the_most_telling_fact_names_the_state(
@@ -34,6 +36,7 @@ def test_the_most_telling_fact_names_the_state(
         draining=without == "drain",
         pool_draining=without == "pool",
         reachable=without != "reach",
+        full=without == "room",
     )
     assert (found.state, found.available) == (state, is_available)
 

@@ -34,7 +34,7 @@ AROUND = Circumstances(now=1000.0, draw_offset=lambda: 0, secret="made")
 async def ledger(tmp_path: Path, world: World) -> AsyncIterator[Ledger]:
     setup = Setup(loaded=load_text(TEXT, "test", {}))
     store = Store(tmp_path / "other")
-    made = Ledger(setup, store, world.fleet, SlotBook(SlotTable()), world.clock)
+    made = Ledger(setup, store, world.fleet, SlotBook(SlotTable(2)), world.clock)
     await made.open()
     yield made
     await store.close()

@@ -7,7 +7,15 @@ from proxy.control.decision import Author
 from proxy.control.fleet import WorkerState
 from proxy.control.state import Filling, ServiceState
 from proxy.control.views import changes_in_words, overrides, worker_view
-from proxy.stats import E_FAILURES, E_IDLE, E_REQUESTS, P_ANSWERS, P_FAILURES
+from proxy.stats import (
+    E_FAILURES,
+    E_IDLE,
+    E_OPEN,
+    E_PENDING,
+    E_REQUESTS,
+    P_ANSWERS,
+    P_FAILURES,
+)
 
 if TYPE_CHECKING:
     from tests.control.conftest import World
@@ -43,9 +51,12 @@ async def test_a_service_is_shown_with_its_numbers(world: World) -> None:
         "ejected_until": None,
         "draining": False,
         "reachable": True,
+        "full": False,
         "leaving": False,
         "in_flight": 0,
         "idle": 8,
+        "open": 0,
+        "pending": 0,
         "requests": 42,
         "failures": 2,
     }
@@ -108,3 +119,25 @@ def test_a_reload_is_told_in_sentences() -> None:
         "shop: weights: blue 100 -> blue 90, green 10 (the file changed)",
         "proxy: reload listeners: [] -> [a] (the file changed)",
     ]
+
+
+async def test_an_endpoint_is_full_when_nothing_is_free_and_nobody_else_may_wait(
+    world: World,
+) -> None:
+    limits = "limits: {per_endpoint_connections: 4, per_endpoint_pending: 2}"
+    world.edit(("active: blue\n", f"active: blue\n    {limits}\n"))
+    controller = await world.start()
+    slot = world.fleet.pool("blue").endpoints[0].slot
+
+    def shown() -> tuple[bool, bool]:
+        endpoint = controller.service("shop")["pools"]["blue"]["endpoints"][0]
+        return endpoint["full"], endpoint["available"]
+
+    for block in world.fleet.blocks:
+        block.words[slot + E_OPEN] = 2
+    assert shown() == (False, True)
+    for block in world.fleet.blocks:
+        block.words[slot + E_PENDING] = 1
+    assert shown() == (True, False)
+    world.fleet.blocks[0].words[slot + E_IDLE] = 1
+    assert shown() == (False, True)

@@ -186,7 +186,8 @@ class Box:
         if isinstance(each, Endpoint):
             return each
         address = each if isinstance(each, str) else each.address
-        slot = self.slots.slot(("endpoint", pool, address), stats.ENDPOINT_WORDS)
+        words = max(stats.ENDPOINT_WORDS, stats.FIRST_LOT + stats.ENDPOINT_LOTS)
+        slot = self.slots.slot(("endpoint", pool, address), words)
         return Endpoint(address=address, slot=slot, **more)
 
     def shop(self, *pools: Pool, **more: Any) -> Service:
@@ -237,6 +238,10 @@ class Box:
             wire = Wire(*await asyncio.open_connection(sock=sock, limit=receive))
         self.clients.append(wire)
         return wire
+
+    def deal(self, slot: int, lot: int, share: int) -> None:
+        """Tell the plane its share of what is limited."""
+        self.board.deal(slot, lot, [share])
 
     # ---- what a test sees ----
 
@@ -302,11 +307,14 @@ class Box:
             for live in self.plane._live.endpoints():
                 live.publish()  # as the next sweep would; those that are gone have done it
             assert not any(self.in_flight()), f"still in flight: {self.in_flight()}"
+            assert not any(e.room.queue for e in self.lives), "a request still waits"
+            assert not self.of_service(stats.S_EXCHANGES), "an exchange still counts"
             await self.plane.stop(0)
             await until(
                 lambda: not any(e.open for e in self.lives), "no connection to an endpoint leaks"
             )
             assert not any(e.idle for e in self.lives), "a closed connection is still kept"
+            assert not any(e.room.connecting for e in self.lives), "room is still taken"
             assert not self.problems, self.problems
         finally:
             await self.plane.stop(0)  # again, in case of a failure: uvloop waits for its listeners

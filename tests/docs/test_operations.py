@@ -33,7 +33,9 @@ def test_the_metrics_are_those_of_a_real_scrape_with_their_labels(
     said = {name: set(filter(None, labels.split(","))) for name, labels in METRIC.findall(page)}
     stage = Stage(tmp_path)
     try:
-        turnout = stage.turnout(stage.origin("blue"), stage.origin("green"), health={})
+        turnout = stage.turnout(
+            stage.origin("blue"), stage.origin("green"), health={}, limits={"adaptive": "on"}
+        )
         shown: dict[str, set[str]] = {}
         for name, samples in turnout.metrics().items():
             family = re.sub(r"_(bucket|count|sum)$", "", name)
@@ -72,7 +74,7 @@ def test_the_defaults_in_the_table_are_those_of_the_schema(page: str) -> None:
     parts = {"listeners[].": config.listeners[0], "": config.services["shop"]}
     table = section(page, "Timeouts, limits and answers")
     rows = re.findall(r"^\| `(listeners\[\]\.|)(\w+)\.(\w+)` \| (\S+)", table, re.MULTILINE)
-    assert len(rows) == 13
+    assert len(rows) == 20
     for where, group, key, said in rows:
         shown = parts[where].model_dump(mode="json")[group][key]
         assert str(shown) == said, f"{where}{group}.{key}"

@@ -69,6 +69,7 @@ async def test_a_bad_release_is_rescued_to_the_last_request_and_counted_to_the_l
         endpoints.addresses("blue"),
         endpoints.addresses("green"),
         retry={"budget": "20%"},
+        ejection="off",
     )
     endpoints.of("green")[0].turn_to(Fault("reset_before"))
     async with Load(turnout.port, path="/") as load:
@@ -92,7 +93,11 @@ async def test_a_budget_that_is_spent_ends_the_retries_of_all_workers_together(
 ) -> None:
     endpoints = make(blue=2)
     turnout = stage.turnout(
-        endpoints.addresses("blue"), [], retry={"budget": "0%", "floor": 2}, balance="round_robin"
+        endpoints.addresses("blue"),
+        [],
+        retry={"budget": "0%", "floor": 2},
+        balance="round_robin",
+        ejection="off",
     )
     endpoints.all[0].turn_to(Fault("reset_before"))
     statuses = []

@@ -27,8 +27,9 @@ from proxy.clock import Clock
 from proxy.control import availability
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
 from proxy.control.fleet import WorkerState
+from proxy.control.gauges import is_full
 from proxy.control.health import HealthBook
-from proxy.model import Endpoint, Pool, Snapshot
+from proxy.model import Endpoint, Limits, Pool, Snapshot
 from proxy.stats import Board, Totals
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,6 +58,8 @@ class Instruments:
     """How many there have been, by service and pool."""
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
+    concurrency_limit: Callable[[Pool], int | None] = lambda _: None
+    """What a pool can take, where that is being found."""
 
 
 def render(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -87,14 +90,18 @@ class FleetCollector(Collector):
         self._clock = clock
         self._seen: dict[tuple[str, str], int] = {}
         self._seen_services: dict[str, int] = {}
+        self._limits: dict[str, Limits] = {}
         self._cpu = CpuLedger()
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._instruments.snapshot()
         pools = list(_pools(snapshot))
         self._seen.update({(service, pool.name): pool.slot for service, pool in pools})
+        self._limits = {each.name: each.limits for each in snapshot.services}
         self._seen_services.update({each.name: each.slot for each in snapshot.services})
         yield from self._traffic()
+        yield self._limited()
+        yield from self._limits_now(pools)
         yield from self._holds(snapshot)
         yield from self._pools_now(pools)
         yield from self._checks()
@@ -210,6 +217,39 @@ class FleetCollector(Collector):
                 family.add_metric((service, outcome), count)
         return family
 
+    def _limited(self) -> Metric:
+        family = CounterMetricFamily(
+            "turnout_limited",
+            "Requests refused by a limit, and answered with 429 or 503.",
+            labels=("service", "reason"),
+        )
+        for service, slot in sorted(self._seen_services.items()):
+            counts = self._instruments.totals.counters(slot + stats.S_LIMITED, len(stats.LIMITS))
+            for reason, count in zip(stats.LIMITS, counts, strict=True):
+                family.add_metric((service, reason), count)
+        return family
+
+    def _limits_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
+        pending = GaugeMetricFamily(
+            "turnout_pending_requests",
+            "Requests that wait for a connection to an endpoint.",
+            labels=POOL,
+        )
+        found = GaugeMetricFamily(
+            "turnout_concurrency_limit",
+            "Requests in flight that the pool can take, where `adaptive` finds that.",
+            labels=POOL,
+        )
+        for service, pool in pools:
+            waiting = (each.slot + stats.E_PENDING for each in pool.endpoints)
+            pending.add_metric(
+                (service, pool.name), sum(map(self._instruments.totals.gauge, waiting))
+            )
+            limit = self._instruments.concurrency_limit(pool)
+            if limit is not None:
+                found.add_metric((service, pool.name), limit)
+        yield from (pending, found)
+
     def _pools_now(self, pools: Iterable[tuple[str, Pool]]) -> Iterator[Metric]:
         weight = GaugeMetricFamily(
             "turnout_weight", "Share of the service's new traffic, in percent.", labels=POOL
@@ -248,6 +288,7 @@ class FleetCollector(Collector):
             draining=endpoint.drain is not None,
             pool_draining=False,  # its weight says it already
             reachable=any(ms <= now_ms for ms in until),
+            full=is_full(endpoint, self._limits[service], given.totals),
         ).state
 
     def _in_flight(self, pool: Pool) -> list[int]:

@@ -67,6 +67,7 @@ MOST_POOLS = 2
 CheckKind = Literal["http", "https", "tcp"]
 GuardMode = Literal["enforce", "observe", "off"]
 HookMoment = Literal["started", "step", "promoted", "rolled_back"]
+Count = Annotated[int, *integer(0, 10_000_000, "a number")]
 
 
 class Section(BaseModel):
@@ -106,7 +107,7 @@ class ListenerLimits(Section):
     max_headers: Annotated[int, *integer(1, 10_000, "a number")] = Field(
         default=100, description="How many header fields a request may have."
     )
-    max_connections: Annotated[int, *integer(0, 10_000_000, "a number")] = Field(
+    max_connections: Count = Field(
         default=0,
         description="Client connections at once, over all workers. "
         "0 means as many as descriptors allow.",
@@ -404,6 +405,41 @@ class ServiceLimits(Section):
         default=0,
         description="The largest request body; larger ones are answered with 413. "
         "0 means no limit.",
+    )
+    per_endpoint_connections: Count = Field(
+        default=1024,
+        description="Open connections to one endpoint at once, over all workers. A request that "
+        "finds no free one waits for it. 0 means no limit.",
+    )
+    per_endpoint_pending: Count = Field(
+        default=256,
+        description="Requests that may wait for a connection to one endpoint, over all workers. "
+        "With more it is full: another endpoint is taken, or the answer is 503. "
+        "0 means no limit.",
+    )
+    pending_timeout: PositiveDuration = Field(
+        default=5.0,
+        description="How long a request may wait for a connection; then it is answered with 503.",
+    )
+    rate: Count = Field(
+        default=0,
+        description="Requests of the service a second, over all workers. "
+        "More are answered with 429. 0 means no limit.",
+    )
+    burst: Count = Field(
+        default=0,
+        description="How many requests may come at once after a silence, where there is a `rate`. "
+        "0 means as many as a second brings.",
+    )
+    concurrency: Count = Field(
+        default=0,
+        description="Requests of the service in flight at once, over all workers, streams and "
+        "tunnels among them. More are answered with 503. 0 means no limit.",
+    )
+    adaptive: Annotated[Literal["off", "on"], choice("off", "on")] = Field(
+        default="off",
+        description="With `on`, the requests in flight in each pool are limited to what it can "
+        "take without queueing, found from its latency. More are answered with 503.",
     )
 
 

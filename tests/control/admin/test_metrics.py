@@ -335,3 +335,33 @@ async def test_checks_are_counted_by_their_result(admin: Admin) -> None:
     assert blue(found, "turnout_health_checks_total", result="pass") == 2
     assert blue(found, "turnout_health_checks_total", result="fail") == 1
     assert value(found, "turnout_health_checks_in_flight") == 3
+
+
+async def test_what_limits_refuse_is_counted_by_reason_and_what_waits_by_pool(
+    admin: Admin,
+) -> None:
+    base = admin.snapshot[0]
+    shop = replace(base.services[0], slot=900)
+    admin.snapshot[0] = replace(base, services=(shop,))
+    for number in (0, 1):
+        words = admin.fleet.add(number)
+        for index in range(len(stats.LIMITS)):
+            words[900 + stats.S_LIMITED + index] = index + 1
+        words[ENDPOINTS + stats.E_PENDING] = 3
+        words[ENDPOINTS + stats.ENDPOINT_WORDS + stats.E_PENDING] = 4
+    found = await scrape(admin)
+    for index, reason in enumerate(stats.LIMITS):
+        count = value(found, "turnout_limited_total", service="shop", reason=reason)
+        assert count == 2 * (index + 1)
+    assert blue(found, "turnout_pending_requests") == 14
+    assert not any(name == "turnout_concurrency_limit" for name, _ in found)
+
+
+async def test_the_counts_of_a_service_that_is_gone_do_not_vanish(admin: Admin) -> None:
+    base = admin.snapshot[0]
+    admin.snapshot[0] = replace(base, services=(replace(base.services[0], slot=900),))
+    admin.fleet.add(0)[900 + stats.S_LIMITED] = 5
+    await scrape(admin)
+    admin.snapshot[0] = replace(base, services=())
+    found = await scrape(admin)
+    assert value(found, "turnout_limited_total", service="shop", reason="rate") == 5

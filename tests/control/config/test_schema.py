@@ -138,7 +138,7 @@ def test_every_key_is_described_in_a_sentence() -> None:
 def test_keys_of_later_capabilities_do_not_exist() -> None:
     known = {key for section in _sections(Config) for key in fields_of(section)}
     later = {"errors", "guard", "rollout", "tls"}
-    assert not known & (later | {"proxy_protocol", "per_endpoint_connections"})
+    assert not known & (later | {"proxy_protocol"})
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
