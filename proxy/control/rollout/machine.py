@@ -332,9 +332,7 @@ def _by_hand_back(rollout: Rollout, event: Event) -> Outcome:
 def _aborted(rollout: Rollout, event: Event) -> Outcome:
     if not event.old_is_available and not event.force:
         raise Refused(f"{rollout.old} has nothing available (--force aborts all the same)")
-    after = replace(
-        rollout, phase=Phase.STEADY, why=Why.NONE, reason=event.reason, before=None
-    )
+    after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=event.reason, before=None)
     return Outcome(rollout=after, voids=True)
 
 
@@ -367,14 +365,10 @@ def _asked(rollout: Rollout, event: Event) -> Outcome:
 def _tick_asking(rollout: Rollout, event: Event) -> Outcome:
     if not event.old_is_available:
         at_all = replace(rollout, phase=Phase.PROMOTED)
-        return replace(
-            _stuck(at_all, replace(event, reason=rollout.reason)), restarts_judge=True
-        )
+        return replace(_stuck(at_all, replace(event, reason=rollout.reason)), restarts_judge=True)
     if event.old_is_no_better:
         words = f"{Why.NO_HELP.value}: {rollout.old} fails as well"
-        after = replace(
-            rollout, phase=Phase.PROMOTED, before=None, why=Why.NO_HELP, reason=words
-        )
+        after = replace(rollout, phase=Phase.PROMOTED, before=None, why=Why.NO_HELP, reason=words)
         return Outcome(rollout=after, restarts_judge=True)
     is_over = event.now - rollout.phase_at >= ASK_S
     if event.judged is Judged.FAIL or is_over:

@@ -18,6 +18,7 @@ from proxy.control.rollout.machine import (
     advance,
 )
 from proxy.control.rollout.plan import Plan, Step
+from proxy.control.state import ServiceState
 
 STEPS = (
     Step(weight=100, bake_s=10),
@@ -112,3 +113,13 @@ def paused() -> Any:
         return rig.rollout
 
     return put
+
+
+@pytest.fixture
+def shop(shop: ServiceState) -> ServiceState:
+    """The shop with a release's label on each pool."""
+    labels = {"blue": "v41", "green": "v42"}
+    fillings = {
+        pool: replace(filling, release=labels[pool]) for pool, filling in shop.file.fillings.items()
+    }
+    return replace(shop, file=replace(shop.file, fillings=fillings))
