@@ -6,10 +6,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= config/turnout.yaml
 PYTEST ?= $(BIN)/pytest
+SCALE  ?= 1
 SOAK_S ?= 3600
 STAMP  := $(VENV)/.installed
 
-.PHONY: help run demo test soak check format bench docs lock clean
+.PHONY: help run demo test soak check format bench judge docs lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -44,6 +45,9 @@ format: $(STAMP)  ## format and fix what can be fixed
 
 bench: $(STAMP)  ## CPU per request beside a bare relay and nginx
 	$(BIN)/python benchmarks/cpu_per_request.py
+
+judge: $(STAMP)  ## the judge on simulated traffic against its bounds (SCALE=0.25: a quarter of the runs)
+	$(BIN)/python -m benchmarks.judge --scale $(SCALE) --write docs/judge.md
 
 docs: $(STAMP)  ## write again what is generated: schema and configuration reference
 	$(BIN)/python -m proxy.control.config.reference

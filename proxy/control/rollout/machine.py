@@ -17,8 +17,9 @@ from proxy.model import WHOLE
 ASK_S = 5.0
 ASK_SHARE = 2_000
 """What the old pool gets while it is asked whether turning back would help."""
-ASK_AGAIN_S = 60.0
-"""After it was no better, a candidate that fails is left alone for so long."""
+ASK_AGAIN_S = 300.0
+"""After it was no better, a candidate that fails is left alone for so long: each question is
+one more chance to be undecided, and undecided turns back."""
 
 
 class Phase(Enum):
@@ -343,8 +344,9 @@ def _tick_paused(rollout: Rollout, event: Event) -> Outcome:
 
 def _tick_promoted(rollout: Rollout, event: Event) -> Outcome:
     since_s = event.now - rollout.phase_at
-    is_vain = rollout.why is Why.NO_HELP and since_s < ASK_AGAIN_S
-    if event.judged is Judged.FAIL and not is_vain:
+    if rollout.why is Why.NO_HELP:
+        return _in_vain(rollout, since_s)
+    if event.judged is Judged.FAIL:
         if not event.old_is_available:
             return _stuck(rollout, event)
         if rollout.plan.ask:
@@ -353,6 +355,16 @@ def _tick_promoted(rollout: Rollout, event: Event) -> Outcome:
     if since_s >= rollout.plan.keep_old_s:
         return Outcome(rollout=replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=""))
     return Outcome(rollout=rollout)
+
+
+def _in_vain(rollout: Rollout, since_s: float) -> Outcome:
+    """The old pool was no better. Another judge begins after a while: what the present one
+    has seen is the outage of both, which says nothing of the candidate.
+    """
+    if since_s < ASK_AGAIN_S:
+        return Outcome(rollout=rollout)
+    after = replace(rollout, why=Why.NONE, reason="")
+    return Outcome(rollout=after, restarts_judge=True, new_judge=True)
 
 
 def _asked(rollout: Rollout, event: Event) -> Outcome:

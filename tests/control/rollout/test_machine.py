@@ -475,11 +475,15 @@ def test_when_the_old_pool_is_no_better_it_gets_everything_back_and_says_why(rig
     assert after.reason == "turning back would not help: blue fails as well"
 
 
-def test_after_a_vain_question_it_is_asked_again_only_after_a_while(rig: Any) -> None:
+def test_after_a_vain_question_another_judge_begins_after_a_while(rig: Any) -> None:
     rig.into(Phase.ASKING)
     rig.tick(old_is_no_better=True)
     for _ in range(int(ASK_AGAIN_S) - 1):
         assert rig.tick(Judged.FAIL).phase is Phase.PROMOTED
+        assert not rig.last.new_judge
+    after = rig.tick(Judged.FAIL)
+    assert (after.phase, after.why, after.reason) == (Phase.PROMOTED, Why.NONE, "")
+    assert rig.last.new_judge, "what the last one saw was the outage of both"
     assert rig.tick(Judged.FAIL).phase is Phase.ASKING
 
 
