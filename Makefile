@@ -49,8 +49,9 @@ bench: $(STAMP)  ## CPU per request beside a bare relay and nginx
 judge: $(STAMP)  ## the judge on simulated traffic against its bounds (SCALE=0.25: a quarter of the runs)
 	$(BIN)/python -m benchmarks.judge --scale $(SCALE) --write docs/judge.md
 
-docs: $(STAMP)  ## write again what is generated: schema and configuration reference
+docs: $(STAMP)  ## write again what is generated: schema, configuration reference, diagram of a rollout
 	$(BIN)/python -m proxy.control.config.reference
+	$(BIN)/python -m proxy.control.rollout.diagram
 
 lock:  ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock
