@@ -225,7 +225,9 @@ class ServiceState:
         return [name for name in self.pools if name != pool]
 
 
-_SPLITTING = frozenset({Phase.BAKING, Phase.PAUSED, Phase.MANUAL, Phase.ASKING, Phase.STUCK})
+_SPLITTING = frozenset(
+    {Phase.WARMING, Phase.BAKING, Phase.PAUSED, Phase.MANUAL, Phase.ASKING, Phase.STUCK}
+)
 
 
 def release_key(filling: Filling) -> str:

@@ -141,7 +141,9 @@ class Clerk:
 
     def _follow(self, service: str, outcome: Outcome, event: Event) -> None:
         rollout = outcome.rollout
-        if outcome.restarts_judge and not rollout.is_over:
+        if outcome.new_judge:
+            self._watch(service, rollout).begin_anew(rollout, self._house.rules(service).knobs)
+        elif outcome.restarts_judge and not rollout.is_over:
             self._watch(service, rollout).stepped(rollout)
         if rollout.phase is Phase.ROLLED_BACK:
             cause = self._cause(service) if event.kind is Kind.TICK else "operator"
@@ -160,7 +162,7 @@ class Clerk:
         is_ready, words = await self._house.readiness(service, rollout)
         if is_ready:
             await self.happen(service, Event(kind=Kind.READY, now=now))
-        elif now - rollout.began_at >= rollout.plan.ready_timeout_s:
+        elif now - rollout.phase_at >= rollout.plan.ready_timeout_s:
             reason = f"not ready within {rollout.plan.ready_timeout_s:g} s: {words}"
             await self.happen(service, Event(kind=Kind.NOT_READY, now=now, reason=reason))
 

@@ -77,12 +77,17 @@ class Watch:
                 self.judge.watch(share)
         elif rollout.phase is Phase.PROMOTED:
             # Asked, and turning back would not help: what was latched is the past's.
-            self._begin_anew()
+            self.begin_anew(rollout, self._knobs)
         else:
             self.judge.step()
 
-    def _begin_anew(self) -> None:
-        self.judge = Judge(self._knobs)
+    def begin_anew(self, rollout: Rollout, knobs: Knobs) -> None:
+        """Another judge, which knows of no evidence: a person overruled the one before."""
+        self._knobs, self._asked = knobs, None
+        self.judge = Judge(knobs)
+        if rollout.phase is not Phase.PROMOTED:
+            return
+        self._is_at_record = True
         share = self.record.highest_share(self._knobs.false_alarm / LEVEL_PART)
         if share is not None:
             self.judge.watch(share)

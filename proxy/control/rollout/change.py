@@ -23,7 +23,10 @@ from proxy.model import WHOLE
 def begin(
     state: ServiceState, to: str, plan: Plan, author: Author, *, force: bool = False
 ) -> Change:
-    """Begin a rollout: nothing is sent to the candidate before it is ready."""
+    """Begin a rollout: nothing is sent to the candidate before it is ready.
+
+    A lockout ends with it: it was of another release, is over, or is overruled by `force`.
+    """
     check_start(state, to, author, force=force)
     number = state.rollouts + 1
     rollout = Rollout(
@@ -37,10 +40,11 @@ def begin(
         phase_at=author.at,
         who=author.who,
     )
-    after = replace(state, rollout=rollout, rollouts=number)
-    if force:
-        after = replace(after, lockout=None)
-    record = _record(state, after, author, because(f"rollout {number} to {to}", author.reason), {})
+    # Cookies from when the candidate was active before would make its first step larger.
+    epochs = dict(state.epochs) | {to: state.epochs.get(to, 0) + 1}
+    after = replace(state, rollout=rollout, rollouts=number, epochs=epochs, lockout=None)
+    why = because(f"rollout {number} to {to}{', forced' if force else ''}", author.reason)
+    record = _record(state, after, author, why, {"force": force})
     return Change(state=after, decisions=(record,))
 
 
@@ -96,7 +100,8 @@ def switched(state: ServiceState, change: Change, to: str, plan: Plan, author: A
         reason="switched at once",
         who=author.who,
     )
-    return replace(change, state=replace(change.state, rollout=rollout, rollouts=number))
+    after = replace(change.state, rollout=rollout, rollouts=number, lockout=None)
+    return replace(change, state=after)
 
 
 def at_once(keep_old_s: float, *, ask: bool) -> Plan:
@@ -151,7 +156,9 @@ def _with_pools(
     }:
         after = verbs.with_everything_to(after, rollout.candidate, author)
         after = replace(after, previous_active=rollout.old)
-    is_back = outcome.voids or (rollout.is_over and was.phase is not Phase.PROMOTED)
+    is_back = outcome.voids or (
+        rollout.phase is Phase.STEADY and was.phase not in {Phase.PROMOTED, Phase.ROLLED_BACK}
+    )
     if is_back and author.who != "file":
         after = verbs.with_everything_to(after, rollout.old, author)
         after = replace(after, previous_active=None)

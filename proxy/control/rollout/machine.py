@@ -17,6 +17,9 @@ from proxy.model import WHOLE
 ASK_S = 5.0
 ASK_SHARE = 2_000
 """What the old pool gets while it is asked whether turning back would help."""
+ASK_AGAIN_S = 300.0
+"""After it was no better, a candidate that fails is left alone for so long: each question is
+one more chance to be undecided, and undecided turns back."""
 
 
 class Phase(Enum):
@@ -48,10 +51,11 @@ class Kind(Enum):
     HOOK_REFUSED = "a hook refused"
     PLAN_CHANGED = "the plan changed"
     RESTARTED = "restarted"
+    REJUDGE = "rejudge"
 
 
 class Why(Enum):
-    """Why a rollout is paused."""
+    """Why a rollout is paused, or a FAIL is not acted on."""
 
     NONE = ""
     OPERATOR = "operator"
@@ -60,6 +64,7 @@ class Why(Enum):
     HOOK = "hook"
     ON_FAIL = "on_fail"
     RESTART = "restart"
+    NO_HELP = "turning back would not help"
 
 
 class Judged(Enum):
@@ -164,6 +169,8 @@ class Outcome:
     """The hook to call: started, step, promoted or rolled_back."""
     restarts_judge: bool = False
     """The judge is told that the weights have changed."""
+    new_judge: bool = False
+    """Another judge begins, with no evidence yet: what was proven before is overruled."""
 
 
 Move = Callable[[Rollout, Event], Outcome]
@@ -208,6 +215,8 @@ def _tick_baking(rollout: Rollout, event: Event) -> Outcome:
     if event.judged is Judged.FAIL:
         return _failed(rollout, event)
     rollout = _counted(rollout, event)
+    if event.judged not in _JUDGED:
+        return Outcome(rollout=rollout)
     if _may_advance(rollout, event):
         return _next(rollout, event)
     limit_s = rollout.plan.starve_limit_s
@@ -216,9 +225,13 @@ def _tick_baking(rollout: Rollout, event: Event) -> Outcome:
     return Outcome(rollout=rollout)
 
 
+_JUDGED = frozenset({Judged.CONTINUE, Judged.PASS})
+"""Nothing advances or starves on a HOLD, or without a verdict."""
+
+
 def _counted(rollout: Rollout, event: Event) -> Rollout:
     """Judged time is time with traffic on the candidate, and no HOLD."""
-    is_judged = event.requests > 0 and event.judged is not Judged.HOLD
+    is_judged = event.requests > 0 and event.judged in _JUDGED
     return replace(
         rollout,
         baked_s=rollout.baked_s + (event.length_s if is_judged else 0.0),
@@ -228,7 +241,7 @@ def _counted(rollout: Rollout, event: Event) -> Rollout:
 
 def _may_advance(rollout: Rollout, event: Event) -> bool:
     plan, step = rollout.plan, rollout.plan.steps[rollout.step]
-    if event.judged is Judged.HOLD or rollout.had < plan.min_requests:
+    if rollout.had < plan.min_requests:
         return False
     is_proven = plan.advance == "evidence" and event.judged is Judged.PASS
     return is_proven or rollout.baked_s >= step.bake_s
@@ -241,7 +254,7 @@ def _starved(rollout: Rollout, event: Event) -> Outcome:
         return _promoted(rollout, replace(event, reason=words))
     if plan.on_starved == "roll_back":
         if not event.old_is_available:
-            return _stuck(rollout, replace(event, reason=words))
+            return Outcome(rollout=rollout)  # the candidate has everybody now, and soon enough
         return _rolled_back(rollout, replace(event, reason=words, lock=False))
     return _paused_for(rollout, Why.STARVED, words)
 
@@ -320,7 +333,7 @@ def _by_hand_back(rollout: Rollout, event: Event) -> Outcome:
 def _aborted(rollout: Rollout, event: Event) -> Outcome:
     if not event.old_is_available and not event.force:
         raise Refused(f"{rollout.old} has nothing available (--force aborts all the same)")
-    after = replace(rollout, phase=Phase.STEADY, reason=event.reason, before=None)
+    after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=event.reason, before=None)
     return Outcome(rollout=after, voids=True)
 
 
@@ -330,31 +343,44 @@ def _tick_paused(rollout: Rollout, event: Event) -> Outcome:
 
 
 def _tick_promoted(rollout: Rollout, event: Event) -> Outcome:
-    if event.judged is Judged.FAIL and not rollout.reason.startswith(_NO_HELP):
+    since_s = event.now - rollout.phase_at
+    if rollout.why is Why.NO_HELP:
+        return _in_vain(rollout, since_s)
+    if event.judged is Judged.FAIL:
         if not event.old_is_available:
             return _stuck(rollout, event)
         if rollout.plan.ask:
             return _asked(rollout, event)
         return _rolled_back(rollout, replace(event, lock=True))
-    if event.now - rollout.phase_at >= rollout.plan.keep_old_s:
-        return Outcome(rollout=replace(rollout, phase=Phase.STEADY, reason=""))
+    if since_s >= rollout.plan.keep_old_s:
+        return Outcome(rollout=replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=""))
     return Outcome(rollout=rollout)
 
 
+def _in_vain(rollout: Rollout, since_s: float) -> Outcome:
+    """The old pool was no better. Another judge begins after a while: what the present one
+    has seen is the outage of both, which says nothing of the candidate.
+    """
+    if since_s < ASK_AGAIN_S:
+        return Outcome(rollout=rollout)
+    after = replace(rollout, why=Why.NONE, reason="")
+    return Outcome(rollout=after, restarts_judge=True, new_judge=True)
+
+
 def _asked(rollout: Rollout, event: Event) -> Outcome:
-    after = replace(rollout, phase=Phase.ASKING, before=Phase.PROMOTED, reason=event.reason)
+    after = replace(
+        rollout, phase=Phase.ASKING, before=Phase.PROMOTED, why=Why.NONE, reason=event.reason
+    )
     return Outcome(rollout=after, restarts_judge=True)
-
-
-_NO_HELP = "turning back would not help"
 
 
 def _tick_asking(rollout: Rollout, event: Event) -> Outcome:
     if not event.old_is_available:
-        return _stuck(replace(rollout, phase=Phase.PROMOTED), event)
+        at_all = replace(rollout, phase=Phase.PROMOTED)
+        return replace(_stuck(at_all, replace(event, reason=rollout.reason)), restarts_judge=True)
     if event.old_is_no_better:
-        words = f"{_NO_HELP}: {rollout.old} fails as well"
-        after = replace(rollout, phase=Phase.PROMOTED, before=None, reason=words)
+        words = f"{Why.NO_HELP.value}: {rollout.old} fails as well"
+        after = replace(rollout, phase=Phase.PROMOTED, before=None, why=Why.NO_HELP, reason=words)
         return Outcome(rollout=after, restarts_judge=True)
     is_over = event.now - rollout.phase_at >= ASK_S
     if event.judged is Judged.FAIL or is_over:
@@ -365,11 +391,19 @@ def _tick_asking(rollout: Rollout, event: Event) -> Outcome:
 def _tick_stuck(rollout: Rollout, event: Event) -> Outcome:
     assert rollout.before is not None, "it was something else before"
     if not event.still_fails:
-        after = replace(rollout, phase=rollout.before, before=None, reason="it recovered by itself")
-        return Outcome(rollout=after, restarts_judge=True)
+        return _recovered(rollout, rollout.before, event.now)
     if event.old_is_available:
         return _rolled_back(rollout, replace(event, reason=rollout.reason, lock=True))
     return Outcome(rollout=rollout)
+
+
+def _recovered(rollout: Rollout, before: Phase, now: float) -> Outcome:
+    """Back to what it was; the judge that failed it would fail it for ever."""
+    after = replace(rollout, phase=before, before=None)
+    if before is Phase.BAKING:
+        after = _in_step(after, rollout.step, now)
+    after = replace(after, reason="it recovered by itself")
+    return Outcome(rollout=after, restarts_judge=True, new_judge=True)
 
 
 def _paused(rollout: Rollout, event: Event) -> Outcome:
@@ -381,14 +415,21 @@ def _paused_for(rollout: Rollout, why: Why, reason: str) -> Outcome:
 
 
 def _resumed(rollout: Rollout, event: Event) -> Outcome:
-    if rollout.why in {Why.GATE, Why.STARVED, Why.HOOK}:
+    if rollout.why is Why.GATE and not rollout.manual_weight:
         return _go_on(rollout, event)
-    after = replace(rollout, phase=Phase.BAKING, why=Why.NONE, reason="")
+    if rollout.why is Why.ON_FAIL:  # a person overrules the judge that failed it
+        return replace(_afresh(rollout, event), new_judge=True)
+    if rollout.manual_weight:
+        return _afresh(rollout, event)
+    after = replace(rollout, phase=Phase.BAKING, why=Why.NONE, reason="", step_at=event.now)
     return Outcome(rollout=after)
 
 
-def _resumed_from_manual(rollout: Rollout, event: Event) -> Outcome:
-    step = rollout.plan.step_at_or_above(rollout.manual_weight)
+def _afresh(rollout: Rollout, event: Event) -> Outcome:
+    """To the first step with a weight at or above the present one, with no bake yet."""
+    step = rollout.step
+    if rollout.manual_weight:
+        step = rollout.plan.step_at_or_above(rollout.manual_weight)
     after = _in_step(replace(rollout, phase=Phase.BAKING), step, event.now)
     return Outcome(rollout=after, hook="step", restarts_judge=True)
 
@@ -415,7 +456,8 @@ def _weights(rollout: Rollout, event: Event) -> Outcome:
 
 def _superseded(rollout: Rollout, event: Event) -> Outcome:
     reason = event.reason or "superseded by the file"
-    return Outcome(rollout=replace(rollout, phase=Phase.STEADY, reason=reason, before=None))
+    after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=reason, before=None)
+    return Outcome(rollout=after)
 
 
 def _hook_refused(rollout: Rollout, event: Event) -> Outcome:
@@ -423,24 +465,38 @@ def _hook_refused(rollout: Rollout, event: Event) -> Outcome:
 
 
 def _plan_changed(rollout: Rollout, event: Event) -> Outcome:
-    """Other steps in the file: those that are done stay done."""
+    """Other values in the file. Steps that are done stay done; a weight that is kept stays."""
     plan = event.plan
     assert plan is not None, "a change of plan brings the plan"
-    if plan.steps == rollout.plan.steps or rollout.phase is not Phase.BAKING:
-        at_step = min(rollout.step, len(plan.steps) - 1)
-        return Outcome(rollout=replace(rollout, plan=plan, step=at_step))
-    step = plan.step_at_or_above(rollout.weight)
-    if plan.weight(step) == rollout.weight:
-        return Outcome(rollout=replace(rollout, plan=plan, step=step))
-    after = _in_step(replace(rollout, plan=plan), step, event.now)
-    return Outcome(rollout=after, restarts_judge=True)
+    if rollout.phase is Phase.WARMING:
+        return Outcome(rollout=replace(rollout, plan=plan))
+    if rollout.candidate_is_active:
+        return Outcome(rollout=replace(rollout, plan=plan, step=len(plan.steps) - 1))
+    weight, step = rollout.weight, rollout.step
+    if plan.steps != rollout.plan.steps:
+        step = plan.step_at_or_above(weight)
+    after = replace(rollout, plan=plan, step=step)
+    if after.weight == weight:
+        return Outcome(rollout=after)
+    if rollout.phase is Phase.BAKING:
+        return Outcome(rollout=_in_step(after, step, event.now), restarts_judge=True)
+    return Outcome(rollout=replace(after, manual_weight=weight))
 
 
 def _restarted(rollout: Rollout, event: Event) -> Outcome:
     """The proxy was started again: time while it was down is no bake, and starves nobody."""
     if rollout.plan.on_restart == "pause" and rollout.phase is Phase.BAKING:
         return _paused_for(rollout, Why.RESTART, "the proxy was started again")
+    if rollout.phase in {Phase.WARMING, Phase.ASKING}:  # what has seconds gets them all again
+        is_asked = rollout.phase is Phase.ASKING
+        return Outcome(rollout=replace(rollout, phase_at=event.now), restarts_judge=is_asked)
     return Outcome(rollout=replace(rollout, step_at=event.now))
+
+
+def _rejudged(rollout: Rollout, event: Event) -> Outcome:
+    """Another judge, with the guard's present settings, and so this step's bake from zero."""
+    after = replace(rollout, baked_s=0.0, had=0, step_at=event.now)
+    return Outcome(rollout=after, restarts_judge=True, new_judge=True)
 
 
 _P = Phase
@@ -465,6 +521,7 @@ TABLE: dict[tuple[Phase, Kind], tuple[Move, tuple[Phase, ...]]] = {
     (_P.BAKING, Kind.HOOK_REFUSED): (_hook_refused, (_P.PAUSED,)),
     (_P.BAKING, Kind.PLAN_CHANGED): (_plan_changed, (_P.BAKING,)),
     (_P.BAKING, Kind.RESTARTED): (_restarted, (_P.BAKING, _P.PAUSED)),
+    (_P.BAKING, Kind.REJUDGE): (_rejudged, (_P.BAKING,)),
     (_P.PAUSED, Kind.TICK): (_tick_paused, (_P.PAUSED, _P.ROLLED_BACK, _P.STUCK)),
     (_P.PAUSED, Kind.RESUME): (_resumed, (_P.BAKING, _P.PROMOTED)),
     (_P.PAUSED, Kind.PROMOTE): (_promoted_by_hand, (_P.PROMOTED,)),
@@ -474,8 +531,9 @@ TABLE: dict[tuple[Phase, Kind], tuple[Move, tuple[Phase, ...]]] = {
     (_P.PAUSED, Kind.SUPERSEDED): (_superseded, (_P.STEADY,)),
     (_P.PAUSED, Kind.PLAN_CHANGED): (_plan_changed, (_P.PAUSED,)),
     (_P.PAUSED, Kind.RESTARTED): (_restarted, (_P.PAUSED,)),
+    (_P.PAUSED, Kind.REJUDGE): (_rejudged, (_P.PAUSED,)),
     (_P.MANUAL, Kind.TICK): (_tick_paused, (_P.MANUAL, _P.PAUSED, _P.ROLLED_BACK, _P.STUCK)),
-    (_P.MANUAL, Kind.RESUME): (_resumed_from_manual, (_P.BAKING,)),
+    (_P.MANUAL, Kind.RESUME): (_afresh, (_P.BAKING,)),
     (_P.MANUAL, Kind.PROMOTE): (_promoted_by_hand, (_P.PROMOTED,)),
     (_P.MANUAL, Kind.ABORT): (_aborted, (_P.STEADY,)),
     (_P.MANUAL, Kind.ROLL_BACK): (_by_hand_back, (_P.ROLLED_BACK,)),
@@ -483,6 +541,7 @@ TABLE: dict[tuple[Phase, Kind], tuple[Move, tuple[Phase, ...]]] = {
     (_P.MANUAL, Kind.SUPERSEDED): (_superseded, (_P.STEADY,)),
     (_P.MANUAL, Kind.PLAN_CHANGED): (_plan_changed, (_P.MANUAL,)),
     (_P.MANUAL, Kind.RESTARTED): (_restarted, (_P.MANUAL,)),
+    (_P.MANUAL, Kind.REJUDGE): (_rejudged, (_P.MANUAL,)),
     (_P.PROMOTED, Kind.TICK): (
         _tick_promoted,
         (_P.PROMOTED, _P.ASKING, _P.ROLLED_BACK, _P.STUCK, _P.STEADY),
@@ -492,9 +551,11 @@ TABLE: dict[tuple[Phase, Kind], tuple[Move, tuple[Phase, ...]]] = {
     (_P.PROMOTED, Kind.SUPERSEDED): (_superseded, (_P.STEADY,)),
     (_P.PROMOTED, Kind.PLAN_CHANGED): (_plan_changed, (_P.PROMOTED,)),
     (_P.PROMOTED, Kind.RESTARTED): (_restarted, (_P.PROMOTED,)),
+    (_P.PROMOTED, Kind.REJUDGE): (_rejudged, (_P.PROMOTED,)),
     (_P.ASKING, Kind.TICK): (_tick_asking, (_P.ASKING, _P.PROMOTED, _P.ROLLED_BACK, _P.STUCK)),
     (_P.ASKING, Kind.ROLL_BACK): (_by_hand_back, (_P.ROLLED_BACK,)),
     (_P.ASKING, Kind.SUPERSEDED): (_superseded, (_P.STEADY,)),
+    (_P.ASKING, Kind.PLAN_CHANGED): (_plan_changed, (_P.ASKING,)),
     (_P.ASKING, Kind.RESTARTED): (_restarted, (_P.ASKING,)),
     (_P.STUCK, Kind.TICK): (
         _tick_stuck,
@@ -503,6 +564,7 @@ TABLE: dict[tuple[Phase, Kind], tuple[Move, tuple[Phase, ...]]] = {
     (_P.STUCK, Kind.ABORT): (_aborted, (_P.STEADY,)),
     (_P.STUCK, Kind.ROLL_BACK): (_by_hand_back, (_P.ROLLED_BACK,)),
     (_P.STUCK, Kind.SUPERSEDED): (_superseded, (_P.STEADY,)),
+    (_P.STUCK, Kind.PLAN_CHANGED): (_plan_changed, (_P.STUCK,)),
     (_P.STUCK, Kind.RESTARTED): (_restarted, (_P.STUCK,)),
     (_P.ROLLED_BACK, Kind.UNLOCK): (_ended, (_P.STEADY,)),
 }
