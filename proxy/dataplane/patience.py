@@ -22,6 +22,8 @@ def sweep(exchange: Exchange, now: float) -> None:
     if exchange.pending_since:
         _sweep_pending(exchange, pool, endpoint, now)
     else:
+        if not exchange.is_started:
+            judged.look(exchange, pool, service.spec.slot, now)
         _sweep_running(exchange, pool, endpoint, service.spec.timeouts, now)
 
 
@@ -37,8 +39,6 @@ def _sweep_running(
     ):
         cut(exchange)
     elif not _leaves_with_the_worker(exchange, now):
-        if not exchange.is_started:
-            judged.look(exchange, pool, service.spec.slot, now)
         _sweep_waiting(exchange, timeouts, now)
 
 
