@@ -7,16 +7,15 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any, TypeVar
 
+from proxy.control.filling import Filling, Member
 from proxy.control.rollout.machine import Phase, Rollout, Why
 from proxy.control.rollout.plan import Plan, Step
 from proxy.control.state import (
     ByEndpoint,
     Declared,
     Draining,
-    Filling,
     Holding,
     Lockout,
-    Member,
     Override,
     ServiceState,
 )
@@ -152,6 +151,7 @@ def _rollout(plain: Plain | None) -> Rollout | None:
         reason=str(plain["reason"]),
         before=None if before is None else Phase(before),
         who=str(plain["who"]),
+        undo=None if plain.get("undo") is None else _filling(plain["undo"]),
     )
 
 

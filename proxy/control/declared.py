@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from proxy.control.config.schema import PoolConfig, ServiceConfig
 from proxy.control.drains import DrainRules
+from proxy.control.filling import Filling, Member
 from proxy.control.guard.rules import Rules
 from proxy.control.prober import CheckSettings
 from proxy.control.rollout.plan import Plan, Step
-from proxy.control.state import Declared, Filling, Member
+from proxy.control.state import Declared
 from proxy.model import WHOLE
 from proxy.policy.health import Thresholds
 from proxy.policy.judge import Knobs

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from proxy.control.config import addresses, values
 from proxy.control.config.problem import Wrong
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import Invalid
-from proxy.control.state import Filling, Member
 
 LONGEST_HOLD_S = 3600.0
 """That a request may wait, and that a release may take."""

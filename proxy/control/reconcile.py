@@ -11,16 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from proxy.control.decision import Decision
+from proxy.control.filling import Filling, filling_in_words
 from proxy.control.percent import Shares, percents
-from proxy.control.state import (
-    Change,
-    Declared,
-    Filling,
-    Override,
-    ServiceState,
-    filling_in_words,
-    same_shares,
-)
+from proxy.control.state import Change, Declared, Override, ServiceState, same_shares
 
 T = TypeVar("T")
 

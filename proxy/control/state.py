@@ -8,33 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from proxy.control.decision import Decision
+from proxy.control.filling import Filling
 from proxy.control.percent import Shares, everything_to, without_zeros
 from proxy.control.rollout.machine import Phase, Rollout
 from proxy.model import CLOSE_GRACE_S, WHOLE
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """An address of a pool as it was listed, and its weight among the others."""
-
-    address: str
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filling:
-    """What a pool was filled with: its endpoints and the release they run."""
-
-    members: tuple[Member, ...] = ()
-    release: str | None = None
-
-    def addresses(self) -> tuple[str, ...]:
-        return tuple(member.address for member in self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,30 +212,12 @@ _SPLITTING = frozenset(
 )
 
 
-def release_key(filling: Filling) -> str:
-    """What a lockout is known by: the release's label, else the set of its endpoints."""
-    return filling.release or ", ".join(sorted(filling.addresses()))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What a verb comes to: the state after it, and the records of what it did."""
 
     state: ServiceState
     decisions: tuple[Decision, ...] = ()
-
-
-def filling_in_words(filling: Filling) -> dict[str, Any]:
-    """Return the filling as plain values, endpoints written as in the file."""
-    return {
-        "endpoints": [
-            member.address
-            if member.weight == 1
-            else {"address": member.address, "weight": member.weight}
-            for member in filling.members
-        ],
-        "release": filling.release,
-    }
 
 
 def same_shares(one: Shares, other: Shares) -> bool:

@@ -12,16 +12,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from proxy.control.decision import Author, Decision, because
+from proxy.control.filling import Filling, filling_in_words
 from proxy.control.percent import Shares, everything_to, in_words, percent, percents, without_zeros
 from proxy.control.refusal import Invalid, NotFound, Refused
-from proxy.control.state import (
-    Change,
-    Filling,
-    Override,
-    ServiceState,
-    filling_in_words,
-    same_shares,
-)
+from proxy.control.state import Change, Override, ServiceState, same_shares
 from proxy.model import WHOLE
 
 T = TypeVar("T")

@@ -11,12 +11,13 @@ from proxy.control.availability import Facts
 from proxy.control.decision import iso_utc
 from proxy.control.drain_view import main_drain_view
 from proxy.control.drains import DrainRules
+from proxy.control.filling import filling_in_words
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import FleetGauges, is_full
 from proxy.control.health import HealthBook
 from proxy.control.percent import percent, percents
 from proxy.control.snapshot import Moment
-from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
+from proxy.control.state import Holding, Override, ServiceState, same_shares
 from proxy.model import Endpoint, Limits, Pool, Service
 from proxy.policy.ejection import Ejected
 from proxy.stats import (

@@ -17,9 +17,10 @@ from proxy.control.config.load import load_file
 from proxy.control.controller import Controller
 from proxy.control.decision import Author
 from proxy.control.drains import DrainRules
+from proxy.control.filling import Filling, Member
 from proxy.control.fleet import InFlight, WorkerState
 from proxy.control.prober import CheckSettings, Result
-from proxy.control.state import Declared, Filling, Member, ServiceState
+from proxy.control.state import Declared, ServiceState
 from proxy.model import Pool, Snapshot
 from proxy.policy.health import Outcome
 from proxy.stats import (

@@ -12,11 +12,12 @@ from typing import Any
 
 from proxy.control import verbs
 from proxy.control.decision import Author, Decision, because
+from proxy.control.filling import release_key
 from proxy.control.percent import percents
 from proxy.control.refusal import Invalid, Refused
 from proxy.control.rollout.machine import Event, Kind, Outcome, Phase, Rollout, advance
 from proxy.control.rollout.plan import Plan, Step
-from proxy.control.state import Change, Lockout, ServiceState, release_key
+from proxy.control.state import Change, Lockout, ServiceState
 from proxy.model import WHOLE
 
 

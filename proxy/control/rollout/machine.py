@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from proxy.control.filling import Filling
 from proxy.control.refusal import Refused
 from proxy.control.rollout.plan import Plan
 from proxy.model import WHOLE
@@ -104,6 +105,8 @@ class Rollout:
     before: Phase | None = None
     """What it was before it was stuck or asked."""
     who: str = ""
+    undo: Filling | None = None
+    """What a deploy found in the candidate's pool: put back if the new one is never ready."""
 
     @property
     def is_over(self) -> bool:

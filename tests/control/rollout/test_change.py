@@ -10,11 +10,12 @@ import pytest
 
 from proxy.control import codec, verbs
 from proxy.control.decision import Author
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import Invalid, Refused
 from proxy.control.rollout import change
 from proxy.control.rollout.machine import Event, Judged, Kind, Phase
 from proxy.control.rollout.plan import Plan, Step
-from proxy.control.state import Filling, Lockout, Member, ServiceState
+from proxy.control.state import Lockout, ServiceState
 from proxy.model import WHOLE
 
 ANN = Author(who="ann", reason="v42 at last", at=1_000.0)

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.control import codec, verbs
 from proxy.control.decision import Author
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import Refusal
 from proxy.control.rollout import change
 from proxy.control.rollout.machine import (
@@ -25,7 +26,7 @@ from proxy.control.rollout.machine import (
     Why,
 )
 from proxy.control.rollout.plan import Plan, Step
-from proxy.control.state import Change, Filling, Member, ServiceState
+from proxy.control.state import Change, ServiceState
 from proxy.model import WHOLE
 
 SEEDS = 60
