@@ -171,6 +171,7 @@ def _plan(plain: Plain) -> Plan:
         on_fail=plain["on_fail"],
         on_restart=plain["on_restart"],
         ready_timeout_s=float(plain["ready_timeout_s"]),
+        min_ready=None if plain.get("min_ready") is None else int(plain["min_ready"]),
         ask=bool(plain["ask"]),
     )
 

@@ -25,7 +25,7 @@ def set_weights(
     state: ServiceState, shares: Shares, author: Author, *, until: float | None = None
 ) -> Change:
     """Weights by hand; everything to the pool that is not active is a switch by hand."""
-    _check_shares(state, shares)
+    check_shares(state, shares)
     after = _with_weights(state, shares, author, until)
     why = because("by hand", author.reason)
     target = next((pool for pool, share in shares.items() if share == WHOLE), None)
@@ -246,7 +246,7 @@ def _changed(
     return Change(state=after, decisions=(decision,))
 
 
-def _check_shares(state: ServiceState, shares: Shares) -> None:
+def check_shares(state: ServiceState, shares: Shares) -> None:
     for pool in shares:
         _check_pool_named(state, pool, "weights")
     total = sum(shares.values())

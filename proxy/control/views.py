@@ -14,8 +14,10 @@ from proxy.control.drains import DrainRules
 from proxy.control.filling import filling_in_words
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import FleetGauges, is_full
+from proxy.control.guard.watch import Seen
 from proxy.control.health import HealthBook
 from proxy.control.percent import percent, percents
+from proxy.control.rollout.view import guard_view, lockout_view, rollout_view
 from proxy.control.snapshot import Moment
 from proxy.control.state import Holding, Override, ServiceState, same_shares
 from proxy.model import Endpoint, Limits, Pool, Service
@@ -63,6 +65,9 @@ class Gaze:
     now: Moment
     ejection: Callable[[str, str, str], Ejected | None] = lambda *_: None
     """The ejection of an endpoint by service, pool and address."""
+    seen: Callable[[str], Seen | None] = lambda _: None
+    """What the guard saw last of a service."""
+    guard_mode: Callable[[str], str] = lambda _: "off"
 
     def facts(self, service: str, pool: Pool, endpoint: Endpoint, *, full: bool = False) -> Facts:
         """What is true of an endpoint at this moment; `full` is only for who shows it."""
@@ -94,12 +99,12 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
             "in_force": percents(state.shares),
             "source": state.source,
         },
-        "rollout": None,
-        "guard": {"mode": "off"},
+        "rollout": rollout_view(state.rollout),
+        "guard": guard_view(gaze.guard_mode(state.name), state.rollout, gaze.seen(state.name)),
         "pools": {pool.name: _pool(pool, service.limits, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
         "hold": hold_view(state.name, state.hold, gaze) if state.hold else None,
-        "lockout": None,
+        "lockout": lockout_view(state.lockout),
         "overrides": overrides(state),
         "is_leaving": state.is_removed,
         "revision": state.revision,

@@ -7,7 +7,9 @@ rollout goes through the one door like everybody's change.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -19,10 +21,15 @@ from proxy.control.refusal import Refusal
 from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
+from proxy.tasks import spawn
 
 TICK_S = 1.0
-SAVE_S = 5.0
+SAVE_S = 1.0
 """How often the clocks and the judge's state are made durable while nothing else is."""
+
+GUARD = "guard"
+"""Who it is in a decision."""
+LOST = "evidence lost"
 
 log = structlog.get_logger("turnout.guard")
 
@@ -58,8 +65,12 @@ class House(Protocol):
         """Keep a state in which only clocks have moved."""
         ...
 
-    async def save(self, progress: Mapping[str, dict[str, Any]]) -> None:
-        """Make the watches' states durable; Refusal when the store does not take them."""
+    def patience(self, service: str, slow_s: float, stall_s: float) -> None:
+        """Tell the workers from when on a request that waits is slow, and when it hangs; 0: never."""
+        ...
+
+    async def save(self, progress: Mapping[str, dict[str, Any] | None]) -> None:
+        """Make the watches' states durable, None for one that is over; Refusal when they are not."""
         ...
 
     async def change(
@@ -74,19 +85,24 @@ class House(Protocol):
 
 
 class Clerk:
-    def __init__(self, house: House, saved: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def __init__(self, house: House) -> None:
         self._house = house
-        self._saved = dict(saved or {})
+        self._saved: dict[str, dict[str, Any]] = {}
         self._watches: dict[str, Watch] = {}
         self._seen: dict[str, Seen] = {}
         self._would: dict[str, int] = {}
         """Rollouts that would have been turned back, under `observe`."""
+        self._ticking: set[str] = set()
         self._saved_at = 0.0
-        self.rollbacks: dict[tuple[str, str], int] = {}
+        self.rollbacks: Counter[tuple[str, str]] = Counter()
         """How many by service and cause, since the start."""
 
+    def remember(self, saved: Mapping[str, dict[str, Any]]) -> None:
+        """What the store has of watches that were under way."""
+        self._saved = dict(saved)
+
     def seen(self, service: str) -> Seen | None:
-        """What the last tick of the service's present rollout showed."""
+        """What the last tick of the service's last rollout showed."""
         return self._seen.get(service)
 
     async def run(self) -> None:
@@ -96,67 +112,78 @@ class Clerk:
         while True:
             due = max(due + TICK_S, loop.time())
             await asyncio.sleep(due - loop.time())
-            await self.tick()
+            for service in list(self._house.states()):
+                if service not in self._ticking:  # a slow hook of one must not hold up the others
+                    spawn(self.tick(service), name=f"guard {service}", report=_report)
+            await self._save()
 
-    async def tick(self) -> None:
-        for service, state in list(self._house.states().items()):
-            rollout = state.rolling
-            if rollout is None:
+    async def tick(self, service: str) -> None:
+        """One look at one service."""
+        self._ticking.add(service)
+        try:
+            state = self._house.states().get(service)
+            rollout = state.rolling if state is not None else None
+            if state is None or rollout is None:
                 self._forget(service)
-                continue
-            try:
-                await self._tick(service, state, rollout)
-            except Refusal as refusal:  # somebody else moved it meanwhile, or the store is full
-                log.warning("guard_put_off", service=service, detail=refusal.detail)
-            except Exception:
-                log.exception("guard_failed", service=service)
-        await self._save()
+            elif rollout.phase is Phase.WARMING:
+                await self._look_if_ready(service, rollout, self._house.wall())
+            else:
+                await self._look(service, state, rollout)
+        except Refusal as refusal:  # somebody else moved it meanwhile, or the store is full
+            log.warning("guard_put_off", service=service, detail=refusal.detail)
+        finally:
+            self._ticking.discard(service)
 
     # ---- one service ----
 
-    async def _tick(self, service: str, state: ServiceState, rollout: Rollout) -> None:
-        now = self._house.wall()
-        if rollout.phase is Phase.WARMING:
-            await self._look_if_ready(service, rollout, now)
-            return
+    async def _look(self, service: str, state: ServiceState, rollout: Rollout) -> None:
+        house = self._house
         watch = self._watch(service, rollout)
-        seen = watch.look(self._house.monotonic(), is_blind=self._house.is_blind())
-        self._seen[service] = seen
-        event = self._event(service, rollout, seen, now)
-        change, _ = happen(state, event)
-        if not change.decisions:
-            self._house.note(service, change.state)
+        if watch.is_evidence_lost:
+            watch.is_evidence_lost = False
+            await self.happen(service, Event(kind=Kind.REJUDGE, now=house.wall(), reason=LOST))
             return
-        await self.happen(service, event, seen)
+        seen = watch.look(house.monotonic(), is_blind=house.is_blind())
+        self._seen[service] = seen
+        house.patience(service, *watch.patience())
+        event = self._event(service, rollout, seen, house.wall())
+        if would := self._would_have(service, rollout, seen):
+            await house.record(would)
+        change, _ = self.move(state, event)
+        if change.decisions:
+            await self.happen(service, event, seen)
+        else:
+            house.note(service, change.state)
+
+    def move(
+        self, state: ServiceState, event: Event, seen: Seen | None = None
+    ) -> tuple[Change, Outcome]:
+        """What an event makes of a service; nothing has happened yet."""
+        lockout_s = self._house.rules(state.name).lockout_s
+        numbers = in_numbers(seen) if seen is not None else {}
+        return happen(state, event, lockout_s=lockout_s, numbers=numbers)
 
     async def happen(self, service: str, event: Event, seen: Seen | None = None) -> Outcome:
         """Have the event happen through the one door, and everything that follows from it."""
-        lockout_s = self._house.rules(service).lockout_s
-        numbers = in_numbers(seen) if seen is not None else {}
-        outcome = await self._house.change(
-            service, lambda state: happen(state, event, lockout_s=lockout_s, numbers=numbers)
-        )
-        self._follow(service, outcome, event)
+        outcome = await self._house.change(service, lambda state: self.move(state, event, seen))
+        self.follow(service, outcome, event)
         return outcome
 
-    def _follow(self, service: str, outcome: Outcome, event: Event) -> None:
+    def follow(self, service: str, outcome: Outcome, event: Event) -> None:
+        """What follows from a move that has been made."""
         rollout = outcome.rollout
         if outcome.new_judge:
             self._watch(service, rollout).begin_anew(rollout, self._house.rules(service).knobs)
         elif outcome.restarts_judge and not rollout.is_over:
             self._watch(service, rollout).stepped(rollout)
         if rollout.phase is Phase.ROLLED_BACK:
-            cause = self._cause(service) if event.kind is Kind.TICK else "operator"
-            key = (service, cause)
-            self.rollbacks[key] = self.rollbacks.get(key, 0) + 1
+            cause = self._cause(service) if event.who == GUARD else "operator"
+            self.rollbacks[service, cause] += 1
 
     def _cause(self, service: str) -> str:
         seen = self._seen.get(service)
-        return (
-            seen.verdict.reason.removeprefix("guard: ")
-            if seen and seen.verdict.reason
-            else "starved"
-        )
+        reason = seen.verdict.reason if seen is not None else ""
+        return reason.removeprefix("guard: ") or "starved"
 
     async def _look_if_ready(self, service: str, rollout: Rollout, now: float) -> None:
         is_ready, words = await self._house.readiness(service, rollout)
@@ -167,18 +194,15 @@ class Clerk:
             await self.happen(service, Event(kind=Kind.NOT_READY, now=now, reason=reason))
 
     def _event(self, service: str, rollout: Rollout, seen: Seen, now: float) -> Event:
-        mode = self._house.rules(service).mode
-        judged = seen.judged
-        if mode == "off":
+        mode, judged = self._house.rules(service).mode, seen.judged
+        if mode == "off" or (mode == "observe" and judged is Judged.FAIL):
             judged = Judged.CONTINUE
-        elif mode == "observe" and judged is Judged.FAIL:
-            self._note_would(service, rollout, seen)
-            judged = Judged.CONTINUE
+        verdict = seen.verdict
         return Event(
             kind=Kind.TICK,
             now=now,
-            who="guard",
-            reason=f"{seen.verdict.reason}: {seen.verdict.words}" if judged is Judged.FAIL else "",
+            who=GUARD,
+            reason=f"{verdict.reason}: {verdict.words}" if judged is Judged.FAIL else "",
             length_s=seen.tick.length_s,
             requests=seen.tick.candidate.requests,
             judged=judged,
@@ -187,14 +211,16 @@ class Clerk:
             old_is_no_better=seen.old_is_no_better,
         )
 
-    def _note_would(self, service: str, rollout: Rollout, seen: Seen) -> None:
+    def _would_have(self, service: str, rollout: Rollout, seen: Seen) -> Decision | None:
+        """Under `observe`, the record of the first FAIL of a rollout."""
+        if self._house.rules(service).mode != "observe" or seen.judged is not Judged.FAIL:
+            return None
         if self._would.get(service) == rollout.id:
-            return
+            return None
         self._would[service] = rollout.id
-        log.warning("would_have_rolled_back", service=service, words=seen.verdict.words)
-        self._pending = Decision(
+        return Decision(
             what="guard",
-            who="guard",
+            who=GUARD,
             service=service,
             why=f"would have rolled back: {seen.verdict.reason}: {seen.verdict.words}",
             numbers=in_numbers(seen),
@@ -223,23 +249,53 @@ class Clerk:
         if saved is None:
             return
         try:
-            watch.load(saved)
-        except ValueError as error:
+            watch.load(saved["watch"])
+        except (KeyError, ValueError) as error:
             watch.is_evidence_lost = True
             log.warning("evidence_lost", service=service, rollout=rollout.id, error=str(error))
 
     def _forget(self, service: str) -> None:
-        self._watches.pop(service, None)
+        if self._watches.pop(service, None) is not None:
+            self._house.patience(service, 0.0, 0.0)
 
     async def _save(self) -> None:
         now = self._house.monotonic()
         if now - self._saved_at < SAVE_S or not self._watches:
             return
         self._saved_at = now
+        states = self._house.states()
+        progress: dict[str, dict[str, Any] | None] = {}
+        for name, watch in self._watches.items():
+            rollout = states[name].rolling if name in states else None
+            if rollout is not None and rollout.id == watch.rollout_id:
+                progress[name] = {
+                    "rollout": rollout.id,
+                    "phase": rollout.phase.value,
+                    "step": rollout.step,
+                    "baked_s": rollout.baked_s,
+                    "had": rollout.had,
+                    "watch": watch.save(),
+                }
         try:
-            await self._house.save({name: each.save() for name, each in self._watches.items()})
+            await self._house.save(progress)
         except Refusal as refusal:
             log.warning("guard_not_saved", detail=refusal.detail)
+
+
+def resumed(rollout: Rollout, saved: Mapping[str, Any] | None) -> Rollout:
+    """The rollout with its clocks as they were last saved, if that was in the same step."""
+    if (
+        saved is None
+        or saved.get("rollout") != rollout.id
+        or saved.get("phase") != rollout.phase.value
+        or saved.get("step") != rollout.step
+    ):
+        return rollout
+    return replace(rollout, baked_s=float(saved["baked_s"]), had=int(saved["had"]))
+
+
+def _report(name: str, error: BaseException) -> None:
+    log.error("guard_failed", task=name, exc_info=error)
 
 
 def in_numbers(seen: Seen) -> dict[str, Any]:

@@ -22,6 +22,8 @@ BLIND_S = 10.0
 RECENT_TICKS = 10
 STILL_FAILS = 0.05
 """Share of errors in the last ticks from which a candidate that is stuck goes on failing."""
+STALL_S, STALL_TIMES = 5.0, 10.0
+"""An attempt hangs when it is as old, or as many times the active pool's 99th percentile."""
 LEVEL_PART = 4.0
 """The record's bound is wrong with a chance of a quarter of the false-alarm budget."""
 
@@ -143,6 +145,13 @@ class Watch:
         requests = sum(each for each, _ in self._recent)
         errors = sum(each for _, each in self._recent)
         return requests == 0 or errors >= STILL_FAILS * requests
+
+    def patience(self) -> tuple[float, float]:
+        """From when on who leaves left because it is slow, and when an attempt hangs; in seconds."""
+        slow_s, slowest_s = (self.judge.usual_s(quantile) for quantile in (0.9, 0.99))
+        if slow_s is None or slowest_s is None:
+            return 0.0, STALL_S
+        return slow_s, max(STALL_S, STALL_TIMES * slowest_s)
 
     # ---- over a restart ----
 

@@ -53,7 +53,8 @@ def check_start(state: ServiceState, to: str, author: Author, *, force: bool) ->
     """Refuse a start that makes no sense, or one of a release that was rolled back."""
     if to not in state.pools:
         raise Invalid(f"to: {state.name} has no pool {to} (it has {', '.join(state.pools)})")
-    if running := state.rolling:
+    # While the last one is only watched, a team that releases often goes on with the next.
+    if (running := state.rolling) and running.phase is not Phase.PROMOTED:
         raise Refused(running_in_words(running))
     if to == state.in_charge:
         raise Refused(f"{to} is the active pool of {state.name} already")
@@ -181,7 +182,8 @@ def _locked(
 def _why(event: Event, rollout: Rollout) -> str:
     if event.kind is Kind.TICK:
         return rollout.reason or f"step {rollout.step + 1} of {len(rollout.plan.steps)}"
-    return because(event.kind.value, event.reason)
+    said = "by hand" if event.kind is Kind.ROLL_BACK else event.kind.value
+    return because("forced" if event.force else said, event.reason)
 
 
 def _record(
@@ -195,7 +197,7 @@ def _record(
     assert rollout is not None, "it is what is recorded"
     was = before.rollout if before.rollout and before.rollout.id == rollout.id else None
     return Decision(
-        what="rollout",
+        what="rollback" if rollout.phase is Phase.ROLLED_BACK else "rollout",
         who=author.who,
         service=before.name,
         before={

@@ -38,6 +38,8 @@ class Plan:
     on_restart: OnRestart = "resume"
     ready_timeout_s: float = 60.0
     """How long the candidate may take to be ready before the first step."""
+    min_ready: int | None = None
+    """How many endpoints of the candidate have to be ready; None: all."""
     ask: bool = True
     """Whether the old pool is asked before traffic is turned back from 100 %."""
 

@@ -107,6 +107,10 @@ class Judge:
             self._failed = verdict
         return verdict
 
+    def usual_s(self, quantile: float) -> float | None:
+        """A quantile of the active pool's latency lately, in seconds; None while it is unknown."""
+        return self._latency.usual_s(quantile)
+
     # ---- a tick ----
 
     def _count(self, candidate: Counts, active: Counts) -> None:

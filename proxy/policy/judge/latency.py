@@ -137,6 +137,17 @@ class Latency:
                 found.append((place, self._tolerated(place)))
         return found
 
+    def usual_s(self, quantile: float) -> float | None:
+        """Upper edge of the active pool's quantile over the past; None where that is too little."""
+        if self._past_count < KNOWN:
+            return None
+        below = 0.0
+        for place, count in enumerate(self._past):
+            below += count
+            if below >= quantile * self._past_count:
+                return bin_upper_edge_s(place)
+        return bin_upper_edge_s(BINS - 1)
+
     def _tolerated(self, place: int) -> int:
         """The candidate's last bin that is not slow, where `place` is the active pool's."""
         least_s = bin_upper_edge_s(place) + self._floor_s - 1e-12

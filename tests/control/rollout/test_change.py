@@ -105,8 +105,8 @@ def test_an_empty_pool_is_no_candidate(shop: ServiceState) -> None:
 
 @pytest.mark.parametrize(
     "kinds",
-    [(), (Kind.READY,), (Kind.READY, Kind.PAUSE), (Kind.READY, Kind.PROMOTE)],
-    ids=["warming", "baking", "paused", "promoted"],
+    [(), (Kind.READY,), (Kind.READY, Kind.PAUSE)],
+    ids=["warming", "baking", "paused"],
 )
 def test_a_second_start_is_refused_naming_the_running_rollout(
     warming: ServiceState, kinds: tuple[Kind, ...]
@@ -117,6 +117,14 @@ def test_a_second_start_is_refused_naming_the_running_rollout(
         change.begin(running, "blue", PLAN, ANN)
     words = f"rollout 1 of v42 to green is {running.rollout.phase.value}"
     assert refused.value.detail.startswith(words)
+
+
+def test_while_the_last_one_is_only_watched_the_next_may_start(warming: ServiceState) -> None:
+    watched = moved(warming, Kind.READY, Kind.PROMOTE)
+    begun = change.begin(watched, "blue", PLAN, ANN).state
+    assert begun.rollout
+    assert (begun.rollout.candidate, begun.rollout.phase) == ("blue", Phase.WARMING)
+    assert begun.in_charge == "green"
 
 
 def test_after_it_is_over_another_may_start(warming: ServiceState) -> None:
