@@ -125,9 +125,10 @@ class Judge:
         self._active_credit.saw(active.requests_by)
         if not self._has_many_clients:
             self._has_many_clients = self._active_credit.clients >= FEW_CLIENTS
+        # Both pools or neither: clipped alone, an outage of both would look like the candidate's.
         clip = self._has_many_clients or self._credit.clients >= FEW_CLIENTS
         errors = self._credit.give(candidate.errors_by, candidate.errors, clip=clip)
-        active_errors = self._active_credit.give(active.errors_by, active.errors, clip=True)
+        active_errors = self._active_credit.give(active.errors_by, active.errors, clip=clip)
         if not candidate.refused and not active.refused:
             return errors, active_errors, 0.0, 0.0
         self._refused_credit.requests = self._credit.requests
@@ -136,7 +137,7 @@ class Judge:
             errors,
             active_errors,
             self._refused_credit.give(candidate.refused_by, candidate.refused, clip=clip),
-            self._active_refused_credit.give(active.refused_by, active.refused, clip=True),
+            self._active_refused_credit.give(active.refused_by, active.refused, clip=clip),
         )
 
     def _gather(self, tick: Tick, credited: tuple[float, float, float, float]) -> None:

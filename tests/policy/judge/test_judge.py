@@ -161,3 +161,27 @@ def test_counts_without_clients_are_judged_as_they_are() -> None:
         candidate=Counts(requests=20, errors=20),
     )
     assert judge.observe(bad).call is Call.FAIL
+
+
+def test_an_outage_of_both_is_not_turned_back_when_all_requests_come_from_one_address() -> None:
+    judge = Judge()
+    for second in range(1, 61):
+        share = 0.3 if second > 20 else 0.0
+        own, other = round(40 * share), round(360 * share)
+        tick = Tick(
+            at_s=float(second),
+            length_s=1.0,
+            candidate=_of_one_client(40, own),
+            active=_of_one_client(360, other),
+        )
+        assert judge.observe(tick).call is not Call.FAIL, second
+
+
+def _of_one_client(requests: int, errors: int) -> Counts:
+    return Counts(
+        requests=requests,
+        errors=errors,
+        requests_by=[float(requests)] + [0.0] * 31,
+        errors_by=[float(errors)] + [0.0] * 31,
+        refused_by=[0.0] * 32,
+    )
