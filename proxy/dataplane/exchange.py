@@ -548,9 +548,10 @@ class Exchange:
         judged.failed(self, pool)
         pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
         if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
-            endpoint.words[endpoint.slot + stats.E_FAILURES] += 1
-            if self.kind == stats.REQUEST:  # the others were judged by their head
-                endpoint.was_bad(self.started)
+            if self.kind == stats.REQUEST:
+                endpoint.failed(self.started, self.plane.clock.now)
+            else:  # it was judged by its head
+                endpoint.words[endpoint.slot + stats.E_FAILURES] += 1
 
     def refuse(self, fault: Fault, *, close: bool = False) -> None:
         """Answer ourselves; nothing of another answer has been sent."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 UNREACHABLE_S = 1.0
 """How long an endpoint that could not be connected to is passed over by this worker."""
+RUN_S = 1.0
+"""How long one with a run of failures is; until then the control plane has ejected it, or has not."""
 
 _NOT_IN_PANIC = stats.UNCHECKED | stats.ASKS_TO_DRAIN
 _AMISS = stats.DOWN | stats.EJECTED
@@ -66,6 +68,7 @@ class EndpointLive:
         "max_age_s",
         "name",
         "open",
+        "passed_over_until",
         "path",
         "pool",
         "port",
@@ -107,6 +110,7 @@ class EndpointLive:
         """Connections waiting for work, the last one used at the end."""
         self.open: set[Upstream] = set()
         self.unreachable_until = 0.0
+        self.passed_over_until = 0.0
         self.state = 0
         """What the board says: see stats.B_STATE."""
         self.since = 0.0
@@ -141,23 +145,43 @@ class EndpointLive:
         if self.unreachable_until:
             self.unreachable_until = 0.0
             self.words[self.slot + stats.E_UNREACHABLE_MS] = 0
-            self.pool.suspects.discard(self)
+            if not self.passed_over_until:
+                self.pool.suspects.discard(self)
 
-    def was_bad(self, began: float) -> None:
-        """An attempt of an exchange that began then has failed: it speaks for an ejection.
+    def failed(self, began: float, now: float) -> None:
+        """An attempt of an exchange that began then has brought no answer, or half of one.
+
+        Who fails at once is always the least busy. In the fifth of a second that an ejection
+        takes to get here hundreds of requests would be drawn to it.
+        """
+        self.words[self.slot + stats.E_FAILURES] += 1
+        if self.was_bad(began):
+            self.pool.pass_over(self, now)
+
+    def settle(self, now: float) -> None:
+        """Suspect it no longer, once there is nothing left to suspect."""
+        if self.passed_over_until <= now:
+            self.passed_over_until = 0.0
+            if self.unreachable_until <= now and not self.room.is_used_up:
+                self.pool.suspects.discard(self)
+
+    def was_bad(self, began: float) -> bool:
+        """An attempt has failed: it speaks for an ejection; True when it makes a whole run.
 
         What began before the last readmission says nothing about the endpoint as it is now.
         """
         if began < self.readmitted_at:
-            return
+            return False
         if self.good:
             self._add_good()
         words, slot = self.words, self.slot
         words[slot + stats.E_BAD] += 1
         self.run += 1
-        if self.run == self.pool.eject_after:
-            self.run = 0
-            words[slot + stats.E_TRIPS] += 1
+        if self.run != self.pool.eject_after:
+            return False
+        self.run = 0
+        words[slot + stats.E_TRIPS] += 1
+        return True
 
     def _add_good(self) -> None:
         self.words[self.slot + stats.E_GOOD] += self.good
@@ -256,7 +280,7 @@ class PoolLive:
         self.share = desk.share(spec.slot, stats.LOT_POOL_CONCURRENCY)
         self.endpoints: dict[str, EndpointLive] = {}
         self.suspects: set[EndpointLive] = set()
-        """Endpoints that lately could not be connected to, or had no room for a connection."""
+        """Endpoints that could not be connected to lately, had a run of failures, or no room."""
         self.drain: Drain | None = None
         self.drained_at = 0.0
 
@@ -333,7 +357,7 @@ class PoolLive:
         return bool(self.suspects) and any(e.room.is_full for e in self.ready)
 
     def available(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
-        """Endpoints that may get a request: not draining, not tried, not just found unreachable.
+        """Endpoints that may get a request: not draining, not tried, not just found bad.
 
         Where some have no connection to spare, those that have; else those not yet full.
         """
@@ -343,12 +367,25 @@ class PoolLive:
             [
                 e
                 for e in self.ready
-                if e.unreachable_until <= now and (tried is None or e not in tried)
+                if e.unreachable_until <= now
+                and e.passed_over_until <= now
+                and (tried is None or e not in tried)
             ]
         )
 
+    def pass_over(self, endpoint: EndpointLive, now: float) -> None:
+        """Leave an endpoint alone for a moment, if half of what is ready remains."""
+        others = sum(
+            1
+            for e in self.ready
+            if e is not endpoint and e.unreachable_until <= now and e.passed_over_until <= now
+        )
+        if others and others * 2 >= len(self.ready):
+            endpoint.passed_over_until = now + RUN_S
+            self.suspects.add(endpoint)
+
     def untried(self, tried: set[EndpointLive] | None) -> list[EndpointLive]:
-        """Every endpoint that is not draining, not full and was not tried, reachable or not."""
+        """Every endpoint that is not draining, not full and was not tried, just found bad or not."""
         return [e for e in self.ready if (tried is None or e not in tried) and not e.room.is_full]
 
     def _with_room(self, members: list[EndpointLive]) -> list[EndpointLive]:
@@ -361,13 +398,17 @@ class PoolLive:
     def in_panic(self, tried: set[EndpointLive] | None, now: float) -> list[EndpointLive]:
         """All that were not tried, also those down or ejected, if they are so large a part.
 
-        Where most of a pool seems to be amiss the fault may be in how we look at it. A new
-        endpoint gets nothing before its first check even so, nor one that drains.
+        Where most of a pool seems to be amiss the fault may be in how we look at it. Who has
+        just failed this very request is amiss, too, unless it was only full. A new endpoint
+        gets nothing before its first check even so, nor one that drains.
         """
         if self.panic is None:
             return []
         staying = [e for e in self.endpoints.values() if e.drain is None]
-        amiss = sum(1 for e in staying if e.state & _AMISS or e.unreachable_until > now)
+        failed = {e for e in tried if not e.room.is_full} if tried else ()
+        amiss = sum(
+            1 for e in staying if e.state & _AMISS or e.unreachable_until > now or e in failed
+        )
         if amiss * WHOLE <= self.panic * len(staying):
             return []
         return [e for e in staying if not e.state & _NOT_IN_PANIC and (not tried or e not in tried)]

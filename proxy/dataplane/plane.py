@@ -244,8 +244,7 @@ class Plane:
                     endpoint.room.sweep()
                     endpoint.publish()
                 for endpoint in list(pool.suspects):
-                    if endpoint.unreachable_until <= now and not endpoint.room.is_used_up:
-                        pool.suspects.discard(endpoint)
+                    endpoint.settle(now)
 
 
 def _item(exchange: Exchange, now: float) -> dict[str, Any]:

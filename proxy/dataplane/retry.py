@@ -31,7 +31,7 @@ def after_failure(exchange: Exchange, fault: Fault) -> bool:
     retry_failed(exchange)
     if fault.retry is not Retry.IF_IDEMPOTENT:
         return False
-    pool = _where(exchange)
+    pool = _where(exchange) or _last_resort(exchange)
     if pool is None:
         return False
     if not _spend(exchange):
@@ -70,6 +70,23 @@ def _where(exchange: Exchange) -> PoolLive | None:
         if pool is not None and pool.available(exchange.tried, now):
             return pool
     return None
+
+
+def _last_resort(exchange: Exchange) -> PoolLive | None:
+    """The pool whose endpoints may answer though none counts as available: better than a failure.
+
+    While a pool is restarted quickly those that are back are not yet known to be: they were
+    unreachable a moment ago, or are ejected still.
+    """
+    service, decision, tried = exchange.service, exchange.decision, exchange.tried
+    if service is None or decision is None or not _may_repeat(exchange):
+        return None
+    for pool in _in_order(service, decision):
+        if pool is not None and pool.untried(tried):
+            return pool
+    home = decision.pool
+    may_panic = home is not None and home.in_panic(tried, exchange.plane.clock.now)
+    return home if may_panic else None
 
 
 def _may_repeat(exchange: Exchange) -> bool:

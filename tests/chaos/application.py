@@ -19,8 +19,8 @@ from typing import cast
 
 from tests.chaos.fault_proxy import Fault, FaultProxy
 
-WORK_S = 0.005
-"""What an answer takes, so that there is always something in flight."""
+WORK_S = 0.02
+"""What an answer takes, so that there is something in flight when an endpoint is killed."""
 STOP_S = 3.0
 END = b"\r\n\r\n"
 LENGTH = b"content-length:"

@@ -27,7 +27,9 @@ Trouble = Literal[
 TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
 
 START_S = 1.0
-RESTART_S, RESTART_EVERY_S = 1.0, 2.5
+ROLLING: tuple[Trouble, ...] = ("restart", "kill")
+"""How the first pool is restarted, round by round."""
+RESTART_S, RESTART_EVERY_S = 0.8, 2.0
 SETTLE_S = 4.0
 """After the last trouble, before everything must be well: longer than any timeout of the test."""
 CALM_S = 4.0
@@ -70,14 +72,17 @@ class Plan:
 def make(seed: int, seconds: float, pools: tuple[int, ...]) -> Plan:
     """Plan so many seconds of trouble for pools of these sizes; endpoints are numbered through.
 
-    The first pool is restarted one by one. After that never more than half of a pool is in
+    The first pool is restarted one by one, first by asking, then by SIGKILL. After that never more than half of a pool is in
     trouble at a time, and every kind of trouble comes once before one comes again.
     """
-    rolling = [
-        Event(START_S + number * RESTART_EVERY_S, number, "restart", RESTART_S)
-        for number in range(pools[0])
+    rounds: list[tuple[Trouble, int]] = [
+        (what, number) for what in ROLLING for number in range(pools[0])
     ]
-    trouble_s = START_S + pools[0] * RESTART_EVERY_S
+    rolling = [
+        Event(START_S + turn * RESTART_EVERY_S, number, what, RESTART_S)
+        for turn, (what, number) in enumerate(rounds)
+    ]
+    trouble_s = START_S + len(rounds) * RESTART_EVERY_S
     calm_s = max(seconds - CALM_S, trouble_s + SETTLE_S)
     drawn = list(_trouble(random.Random(seed), trouble_s, calm_s - SETTLE_S, pools))
     return Plan(seed, (*rolling, *drawn), trouble_s, calm_s, calm_s + CALM_S)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.processes import Process
-from proxy.control.config.schema import ServiceConfig
 from tests.chaos.endpoint import Endpoints
 from tests.e2e.stage import Turnout, free_port, shop, wait_until
 
@@ -86,18 +85,15 @@ def _turnout(directory: Path, endpoints: Endpoints, workers: int) -> dict[str, A
             "response": f"{RESPONSE_S}s",
             "read_stall": f"{RESPONSE_S}s",
         },
-        **_known(
-            {
-                "health": {
-                    "path": "/healthz",
-                    "interval": "500ms",
-                    "timeout": "1s",
-                    "rise": 2,
-                    "fall": 2,
-                },
-                "ejection": {"consecutive_failures": 5, "base_time": "1s", "max_time": "4s"},
-            }
-        ),
+        health={
+            "path": "/healthz",
+            "interval": "500ms",
+            "timeout": "500ms",
+            "rise": 2,
+            "fall": 2,
+        },
+        ejection={"consecutive_failures": 5, "base_time": "1s", "max_time": "4s"},
+        retry={"attempts": 2, "budget": "20%", "floor": 10},
     )
     return {
         "listeners": [{"bind": f"127.0.0.1:{free_port()}"}],
@@ -107,10 +103,6 @@ def _turnout(directory: Path, endpoints: Endpoints, workers: int) -> dict[str, A
         "state": str(directory / "state"),
         "services": {"shop": service},
     }
-
-
-def _known(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if key in ServiceConfig.model_fields}
 
 
 def start(

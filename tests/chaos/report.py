@@ -10,11 +10,11 @@ from typing import Any
 from tests.chaos.load import BROKEN_OFF
 from tests.chaos.plan import Plan
 
-MOST_FAILED = 0.01
-"""Share of GETs that may get no answer, or a bad one."""
-MOST_BROKEN_OFF = 0.03
+MOST_FAILED = 0.005
+"""Share of GETs that may get no answer, or a bad one; a dozen seeds had none."""
+MOST_BROKEN_OFF = 0.025
 """Share of GETs that may be cut in the middle of their answer by an endpoint: nobody can save
-them, only fewer can be sent there."""
+them, only fewer can be sent there. A dozen seeds had up to 1.1 %, nginx up to 5 %."""
 
 COLUMNS = (
     "proxy",

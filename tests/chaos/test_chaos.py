@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.control.config.schema import ServiceConfig
 from tests.chaos import chaos, proxies
 from tests.chaos.chaos import Setting
 from tests.chaos.endpoint import Endpoints
@@ -30,10 +29,6 @@ def endpoints() -> Iterator[Endpoints]:
     endpoints.end()
 
 
-@pytest.mark.skipif(
-    not {"health", "ejection", "retry"} <= ServiceConfig.model_fields.keys(),
-    reason="nothing hides an endpoint's trouble from clients yet",
-)
 @pytest.mark.timeout(3 * SECONDS)
 def test_clients_hardly_notice_a_minute_of_trouble(
     tmp_path: Path, endpoints: Endpoints, record_property: Callable[[str, object], None]

@@ -67,10 +67,10 @@ def test_complaints_name_every_promise_that_was_broken() -> None:
     ("raw", "complaints"),
     [
         ({"failures": []}, []),
-        ({"failures": [[120.0, "GET", "broken off"]] * 27}, []),
-        ({"failures": [[120.0, "GET", "broken off"]] * 28}, ["3.11 % of GETs were broken off"]),
-        ({"failures": [[120.0, "GET", "504"]] * 9}, []),
-        ({"failures": [[120.0, "GET", "504"]] * 10}, ["1.11 % of GETs had no good answer"]),
+        ({"failures": [[120.0, "GET", "broken off"]] * 22}, []),
+        ({"failures": [[120.0, "GET", "broken off"]] * 23}, ["2.56 % of GETs were broken off"]),
+        ({"failures": [[120.0, "GET", "504"]] * 4}, []),
+        ({"failures": [[120.0, "GET", "504"]] * 5}, ["0.56 % of GETs had no good answer"]),
         ({"failures": [], "gets": 10}, ["next to nothing was asked"]),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 from proxy import stats
 from proxy.clock import ManualClock
-from proxy.dataplane.live import UNREACHABLE_S, Live, PoolLive, split_address
+from proxy.dataplane.live import RUN_S, UNREACHABLE_S, Live, PoolLive, split_address
+from proxy.dataplane.room import Room
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Route, Service, Snapshot, Sticky
 from proxy.policy.balance import balancer
 from proxy.policy.slow_start import READMIT_S
@@ -259,6 +260,42 @@ def test_failing_to_connect_is_a_bad_outcome(live: Live, words: memoryview) -> N
     assert outcomes(words) == (0, 1, 0)
 
 
+def test_after_a_run_of_failures_the_worker_passes_the_endpoint_over_for_a_moment(
+    live: Live,
+) -> None:
+    pool = blue(live, eject_after=3)
+    first, second = live.endpoints()
+    for _ in range(2):
+        first.failed(1000.0, 1000.0)
+    assert pool.available(None, 1000.0) == [first, second]
+    first.failed(1000.0, 1000.0)
+    assert pool.available(None, 1000.0) == [second]
+    assert pool.available({second}, 1000.0) == []
+    assert pool.untried({second}) == [first], "it is a last resort still"
+    first.failed_to_connect(1000.0)
+    first.connected()
+    first.settle(1000.9)
+    assert pool.available(None, 1000.9) == [second], "that it can be connected to means nothing"
+    first.settle(1000.0 + RUN_S)
+    assert not pool.suspects
+    assert pool.available(None, 1000.0 + RUN_S) == [first, second]
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)])
+def test_never_more_than_half_of_a_pool_is_passed_over(live: Live, count: int, most: int) -> None:
+    endpoints = tuple(Endpoint(address=f"e:{n}", slot=400 + 16 * n) for n in range(count))
+    pool = blue(live, eject_after=1, pools=(replace(BLUE, endpoints=endpoints),))
+    for endpoint in live.endpoints():
+        endpoint.failed(1000.0, 1000.0)
+    assert len(pool.available(None, 1000.0)) == count - most
+
+
+def test_statuses_pass_nobody_over(live: Live) -> None:
+    pool = blue(live, eject_after=1)
+    live.endpoints()[0].was_bad(1000.0)
+    assert len(pool.available(None, 1000.0)) == 2
+
+
 def test_after_a_readmission_what_began_before_it_says_nothing(
     live: Live, words: memoryview, board: Board
 ) -> None:
@@ -422,6 +459,18 @@ def test_an_endpoint_that_cannot_be_reached_is_amiss_too(live: Live, board: Boar
     first, second = live.endpoints()
     board.mark(first.slot, stats.EJECTED, on=True)
     look(live, board)
-    assert pool.in_panic({second}, 1000.0) == []
+    assert pool.in_panic(None, 1000.0) == []
     second.failed_to_connect(1000.0)
+    assert pool.in_panic(None, 1000.0) == [first, second]
+
+
+def test_an_endpoint_that_has_just_failed_the_request_is_amiss_too(
+    live: Live, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = blue(live)
+    first, second = live.endpoints()
+    board.mark(first.slot, stats.EJECTED, on=True)
+    look(live, board)
     assert pool.in_panic({second}, 1000.0) == [first]
+    monkeypatch.setattr(Room, "is_full", property(lambda room: room is second.room))
+    assert pool.in_panic({second}, 1000.0) == [], "it had no room, which is no failure"

@@ -208,3 +208,16 @@ async def test_success_after_failures_ends_the_run(box: Box) -> None:
         await wire.request("/")
     await outcomes(box, endpoint, 10, 10)
     assert box.of_endpoint(endpoint, stats.E_TRIPS) == 0
+
+
+async def test_an_endpoint_that_fails_at_once_does_not_draw_all_requests(box: Box) -> None:
+    async def resets(peer: Peer) -> None:
+        await peer.request()
+        peer.abort()
+
+    bad, good = await box.endpoint(resets), await box.endpoint()
+    await box.serve(bad, good, eject_after=3)
+    wire = await box.client()
+    statuses = [(await wire.request("/")).status for _ in range(30)]
+    assert statuses.count(502) == bad.connections
+    assert 3 <= bad.connections <= 6, "a run, or two on a slow machine"

@@ -618,6 +618,50 @@ async def test_what_may_not_be_tried_elsewhere_waits_on_at_an_endpoint_that_is_d
     assert seen(other) == [0]
 
 
+# ---- nobody else is available ----
+
+
+async def test_an_endpoint_that_was_unreachable_a_moment_ago_may_have_the_retry(box: Box) -> None:
+    bad, back = Failing(), Good()
+    await two(box, bad, back)
+    box.grant(1)
+    box.live(box.endpoints[1]).failed_to_connect(box.plane.clock.now)
+    assert (await (await box.client()).request("/")).status == 200
+    assert seen(bad, back) == [1, 1]
+    assert box.retries("retried") == 1
+
+
+@pytest.mark.parametrize(("panic", "status", "asked"), [(WHOLE // 2, 200, 1), (None, 502, 0)])
+async def test_in_panic_an_endpoint_that_is_ejected_may_have_the_retry(
+    box: Box, panic: int | None, status: int, asked: int
+) -> None:
+    bad, ejected = Failing(), Good()
+    members = [await box.endpoint(play) for play in (bad, ejected)]
+    await box.serve(*members, balance="round_robin", panic=panic)
+    box.grant(1)
+    live = box.live(members[1])
+    box.board.mark(live.slot, stats.EJECTED, on=True)
+    box.board.publish()
+    await until(lambda: live.state, "the worker has seen it")
+    assert (await (await box.client()).request("/")).status == status
+    assert seen(bad, ejected) == [1, asked]
+
+
+async def test_panic_takes_no_request_from_an_endpoint_that_may_come_back(box: Box) -> None:
+    frozen, down = Failing("silent"), Good()
+    members = [await box.endpoint(play) for play in (frozen, down, down)]
+    await box.serve(*members, balance="round_robin", timeouts=Timeouts(response_s=30.0))
+    box.grant(1)
+    wire = await box.client()
+    await wire.send(request_bytes("/"))
+    await until(lambda: seen(frozen) == [1], "it waits")
+    for member in members:
+        box.board.mark(box.live(member).slot, stats.DOWN, on=True)
+    box.board.publish()
+    assert await wire.stays_open(1.5)
+    assert seen(frozen, down) == [1, 0]
+
+
 # ---- the ends ----
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from proxy.control.config.schema import ServiceConfig
 from tests.chaos.endpoint import Endpoint, Endpoints
 from tests.chaos.fault_proxy import Fault
 from tests.e2e.load import Load
@@ -21,10 +20,6 @@ from tests.e2e.wire import Wire, WireError
 
 REQUESTS = 8
 """With two endpoints in turn half of them meet the one that is tormented."""
-
-needs_retries = pytest.mark.skipif(
-    "retry" not in ServiceConfig.model_fields, reason="nothing is tried again yet"
-)
 
 
 @pytest.fixture
@@ -43,15 +38,13 @@ def bad(endpoints: Endpoints) -> Endpoint:
 def _turnout(stage: Stage, endpoints: Endpoints, **service: Any) -> Turnout:
     """In turn to both, and with one worker, so that it is plain whose turn it is."""
     timeouts = {"connect": "1s", "response": "1s", "read_stall": "1s"}
-    extra = {
-        key: value
-        for key, value in {
-            "retry": {"attempts": 1, "budget": "100%", "floor": 100},
-            "ejection": "off",
-        }.items()
-        if key in ServiceConfig.model_fields
+    settings: dict[str, Any] = {
+        "balance": "round_robin",
+        "timeouts": timeouts,
+        "retry": {"attempts": 1, "budget": "100%", "floor": 100},
+        "ejection": "off",
+        **service,
     }
-    settings: dict[str, Any] = {"balance": "round_robin", "timeouts": timeouts, **extra, **service}
     return stage.turnout(endpoints.addresses("blue"), [], workers=1, **settings)
 
 
@@ -81,10 +74,10 @@ async def _ask(turnout: Turnout, method: str = "GET", count: int = REQUESTS) -> 
         Fault("delay", seconds=0.1),
         Fault("drip", seconds=0.02, size=200),
         Fault("refuse"),
-        pytest.param(Fault("reset_at_connect"), marks=needs_retries),
-        pytest.param(Fault("reset_before"), marks=needs_retries),
-        pytest.param(Fault("half_close"), marks=needs_retries),
-        pytest.param(Fault("black_hole"), marks=needs_retries),
+        Fault("reset_at_connect"),
+        Fault("reset_before"),
+        Fault("half_close"),
+        Fault("black_hole"),
     ],
     ids=lambda fault: getattr(fault, "kind", ""),
 )
@@ -158,7 +151,6 @@ async def test_where_no_other_endpoint_is_left_the_answer_says_whose_fault_it_is
         assert (await wire.request("/")).status == 200
 
 
-@needs_retries
 async def test_a_failure_counts_against_the_pool_though_the_client_was_spared(
     stage: Stage, endpoints: Endpoints, bad: Endpoint
 ) -> None:
@@ -168,7 +160,6 @@ async def test_a_failure_counts_against_the_pool_though_the_client_was_spared(
     assert turnout.metric("turnout_upstream_failures_total", pool="blue") == REQUESTS / 2
 
 
-@needs_retries
 async def test_one_of_two_endpoints_frozen_costs_no_get(stage: Stage, endpoints: Endpoints) -> None:
     turnout = _turnout(stage, endpoints, balance="least_requests")
     async with Load(turnout.port, path="/") as load:

@@ -61,6 +61,37 @@ async def test_four_endpoints_restarted_one_by_one_under_load_cost_no_get(
     assert _retries(turnout, "failed") == _retries(turnout, "no_budget") == 0
 
 
+async def test_two_endpoints_killed_in_quick_turns_under_load_cost_no_get(
+    stage: Stage, make: Callable[..., Endpoints]
+) -> None:
+    """One is ejected still, though it is back, when the other one goes."""
+    endpoints = make(blue=2)
+    turnout = stage.turnout(endpoints.addresses("blue"), [])
+    async with Load(turnout.port, path="/", clients=24, pause_s=0.005) as load:
+        await load.more(400)
+        for endpoint in endpoints.all * 2:
+            endpoint.kill()
+            await load.more(100)
+            await asyncio.to_thread(endpoint.start_again)
+            await load.more(200)
+    assert load.failures == []
+    assert _retries(turnout, "retried") > 0
+
+
+async def test_an_endpoint_that_fails_at_once_under_load_costs_no_get(
+    stage: Stage, make: Callable[..., Endpoints]
+) -> None:
+    """It is always the least busy; before it is ejected the budget could be spent."""
+    endpoints = make(blue=2)
+    turnout = stage.turnout(endpoints.addresses("blue"), [])
+    async with Load(turnout.port, path="/", clients=24, pause_s=0.005) as load:
+        await load.more(400)
+        endpoints.all[0].turn_to(Fault("reset_before"))
+        await load.more(400)
+    assert load.failures == []
+    assert _retries(turnout, "retried") > 0
+
+
 async def test_a_bad_release_is_rescued_to_the_last_request_and_counted_to_the_last_failure(
     stage: Stage, make: Callable[..., Endpoints]
 ) -> None:
