@@ -93,7 +93,7 @@ async def test_a_failure_that_a_retry_hid_from_the_client_is_kept_once(box: Box)
     await box.serve(bad, good)
     box.grant(100)
     wire = await box.client()
-    for _ in range(4):
+    for _ in range(40):
         assert (await wire.request("/")).status == 200
     samples = box.plane.samples("shop", "blue")
     assert samples
