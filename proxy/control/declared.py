@@ -6,6 +6,7 @@ from proxy.control.config.schema import PoolConfig, ServiceConfig
 from proxy.control.drains import DrainRules
 from proxy.control.filling import Filling, Member
 from proxy.control.guard.rules import Rules
+from proxy.control.hooks import Hook
 from proxy.control.prober import CheckSettings
 from proxy.control.rollout.plan import Plan, Step
 from proxy.control.state import Declared
@@ -92,4 +93,12 @@ def guard_rules(service: ServiceConfig) -> Rules:
             count_4xx=guard.count_4xx,
         ),
         lockout_s=guard.lockout or None,
+    )
+
+
+def hooks(service: ServiceConfig) -> tuple[Hook, ...]:
+    """Who is told of the moves of the service's rollouts."""
+    return tuple(
+        Hook(on=each.on, url=each.url, timeout_s=each.timeout, blocking=each.blocking)
+        for each in service.rollout.hooks
     )

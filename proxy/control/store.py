@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from proxy.control import codec, health
+from proxy.control.guard import ticks
+from proxy.control.guard.ticks import Row
 from proxy.control.health import Checked, Key
 from proxy.control.keys import Ring, Rings, StickyKey
 from proxy.control.refusal import Unavailable
@@ -41,6 +43,7 @@ _TABLES = (
 _LATER_TABLES = (
     "CREATE TABLE IF NOT EXISTS health (service TEXT PRIMARY KEY, endpoints TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS guard (service TEXT PRIMARY KEY, progress TEXT NOT NULL)",
+    *ticks.TABLES,
 )
 """Those that a store made by an earlier version has not; it loses nothing by getting them."""
 
@@ -142,6 +145,19 @@ class Store:
                 _put(connection, "guard", service, _json(each) if each is not None else None)
 
         await self._in_thread(lambda attempt: self._commit(attempt, put))
+
+    async def write_ticks(self, rows: Sequence[Row]) -> None:
+        """Keep some ticks, and forget the oldest ones beyond the bounds.
+
+        They are no change of anybody's either; the same row twice is one.
+        """
+        await self._in_thread(lambda attempt: self._commit(attempt, lambda it: ticks.put(it, rows)))
+
+    async def read_ticks(self, service: str, since: float = 0.0) -> list[Row]:
+        """A service's ticks from `since` (wall seconds) on, in their order."""
+        return await self._in_thread(
+            lambda attempt: self._commit(attempt, lambda it: ticks.read(it, service, since))
+        )
 
     async def close(self) -> None:
         await self._in_thread(lambda _: self._close())

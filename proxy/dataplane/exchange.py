@@ -479,6 +479,7 @@ class Exchange:
             if self.status < 500:
                 upstream.endpoint.good += 1
             else:
+                judged.note_error(self)
                 self._judge_answer()
             if self._may_keep():
                 if self.client.is_paused:  # that was this exchange's; the next one must hear
@@ -545,7 +546,7 @@ class Exchange:
         pool, endpoint = self.pool, self.endpoint
         if pool is None or fault.kind is None:
             return
-        judged.failed(self, pool)
+        judged.failed(self, pool, fault.kind)
         pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
         if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
             if self.kind == stats.REQUEST:

@@ -2,12 +2,13 @@
 
 Counters of a pool's area (stats.P_JUDGED): requests, errors, 4xx, and the latency to the
 answer's head of what was no error. Previews are no traffic of the release, and a retry on
-the same pool is no second request.
+the same pool is no second request. The last failures are kept by name, as samples for people.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from proxy import stats
@@ -27,6 +28,12 @@ _MASK = stats.JUDGE_BUCKETS - 1
 _PER_UNIT = stats.LOG_SCALE
 _SQUARE_SHIFT = stats.LOG_SHIFT
 
+KEPT_SAMPLES = 8
+"""Failed first attempts that a worker remembers of each pool."""
+
+Sample = tuple[float, bytes, str, int, str]
+"""When (monotonic seconds), request id, endpoint, the answer's status or 0, kind of failure or ""."""
+
 
 def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> None:
     """The endpoint's answer has begun, after as many octaves of milliseconds, in this bin."""
@@ -45,6 +52,8 @@ def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> 
     if status >= 400:
         if status >= 500:
             words[base + _ERRORS] += 1
+            if not exchange.is_whole:  # else `note_error` has done it
+                _keep(exchange, pool, status, "")
             return
         words[base + _REFUSED] += 1
     if not exchange.is_timed:
@@ -55,16 +64,21 @@ def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> 
         words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
 
 
-def failed(exchange: Exchange, pool: PoolLive) -> None:
-    """The attempt failed before an answer began; an answer that breaks off is an error too."""
+def failed(exchange: Exchange, pool: PoolLive, kind: str) -> None:
+    """The attempt failed before an answer began; an answer that breaks off is an error too.
+
+    `kind` is one of stats.FAILURE_KINDS.
+    """
     if not _is_first(exchange, pool):
         return
     words, base = pool.words, pool.slot + _bucket(exchange)
     if not exchange.is_started:
         words[base + _REQUESTS] += 1
         words[base + _ERRORS] += 1
+        _keep(exchange, pool, 0, kind)
     elif exchange.status < 500:  # else it counts as one already
         words[base + _ERRORS] += 1
+        _keep(exchange, pool, exchange.status, kind)
 
 
 def waited(exchange: Exchange, pool: PoolLive, seconds: float) -> None:
@@ -99,6 +113,33 @@ def look(exchange: Exchange, pool: PoolLive, slot: int, now: float) -> None:
     stall_ms = exchange.plane.board[slot + stats.B_STALL_MS]
     if stall_ms and not exchange.is_timed and (now - exchange.started) * 1000.0 >= stall_ms:
         waited(exchange, pool, now - exchange.started)
+
+
+def note_error(exchange: Exchange) -> None:
+    """Keep an error that came whole, while it is known whose it is; it is counted a bit later."""
+    pool = exchange.pool
+    if exchange.is_whole and pool is not None and _is_first(exchange, pool):
+        _keep(exchange, pool, exchange.status, "")
+
+
+def samples(pool: PoolLive, now: float) -> list[dict[str, Any]]:
+    """The last failures in plain values, newest first."""
+    return [
+        {
+            "request_id": request_id.decode("latin-1"),
+            "status": status or None,
+            "failure": kind or None,
+            "endpoint": endpoint,
+            "age_s": round(now - at, 3),
+        }
+        for at, request_id, endpoint, status, kind in reversed(pool.samples)
+    ]
+
+
+def _keep(exchange: Exchange, pool: PoolLive, status: int, kind: str) -> None:
+    endpoint = exchange.endpoint
+    address = endpoint.address if endpoint is not None else ""
+    pool.samples.append((time.monotonic(), exchange.request_id, address, status, kind))
 
 
 def _bucket(exchange: Exchange) -> int:

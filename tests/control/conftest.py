@@ -18,7 +18,7 @@ from proxy.control.controller import Controller
 from proxy.control.decision import Author
 from proxy.control.drains import DrainRules
 from proxy.control.filling import Filling, Member
-from proxy.control.fleet import InFlight, WorkerState
+from proxy.control.fleet import InFlight, Sample, WorkerState
 from proxy.control.prober import CheckSettings, Result
 from proxy.control.state import Declared, ServiceState
 from proxy.model import Pool, Snapshot
@@ -87,6 +87,7 @@ class FakeFleet:
         self.applied: list[Snapshot] = []
         self.bind_problems: list[str] = []
         self.items: list[InFlight] = []
+        self.failures: dict[str, list[Sample]] = {}
         self.kept_binds: list[int] = []
         self.warmed: list[tuple[str, str, int]] = []
         self.warm_error: Exception | None = None
@@ -121,6 +122,10 @@ class FakeFleet:
     async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
         assert service
         return [each for each in self.items if pool in {None, each.pool}][:limit]
+
+    async def samples(self, service: str, pool: str, limit: int) -> list[Sample]:
+        assert service
+        return self.failures.get(pool, [])[:limit]
 
     def workers(self) -> list[WorkerState]:
         revision = self.applied[-1].revision if self.applied else 0

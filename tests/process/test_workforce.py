@@ -79,6 +79,23 @@ async def test_gauges_die_with_their_worker(crew: Crew, until: Until) -> None:
     assert await crew.force.in_flight("shop", "blue", 10) == []
 
 
+async def test_the_last_failures_of_all_workers_are_asked_for(crew: Crew) -> None:
+    await crew.start()
+    assert await crew.force.samples("shop", "blue", 10) == []
+    for _ in range(12):
+        assert (await crew.get("/broken")).startswith(b"HTTP/1.1 502")
+    found = await crew.force.samples("shop", "blue", 10)
+    assert 8 <= len(found) <= 10, "each worker keeps its last eight"
+    assert {(each.endpoint, each.status, each.failure) for each in found} == {
+        (crew.endpoint, None, "reset")
+    }
+    assert len({each.request_id for each in found}) == len(found)
+    assert [each.age_s for each in found] == sorted(each.age_s for each in found)
+    newest = await crew.force.samples("shop", "blue", 3)
+    assert [each.request_id for each in newest] == [each.request_id for each in found[:3]]
+    assert await crew.force.samples("shop", "green", 10) == []
+
+
 async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
@@ -88,6 +105,7 @@ async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     stuck, healthy = crew.note()
     os.kill(stuck, signal.SIGSTOP)
     assert await crew.force.in_flight("shop", None, 10) == [], "questions are bounded too"
+    assert await crew.force.samples("shop", "blue", 10) == []
     began = time.monotonic()
     await crew.force.apply(crew.snapshot())
     assert 0.9 < time.monotonic() - began < 8

@@ -29,6 +29,7 @@ from proxy.control.admin.process_usage import CpuLedger, processes, resident_byt
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import is_full
 from proxy.control.health import HealthBook
+from proxy.control.hooks import OUTCOMES
 from proxy.model import Endpoint, Limits, Pool, Snapshot
 from proxy.stats import Board, Totals
 
@@ -56,6 +57,9 @@ class Instruments:
     checks_in_flight: Callable[[], int]
     ejections: Callable[[], Mapping[tuple[str, str], int]]
     """How many there have been, by service and pool."""
+    hook_calls: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """How many there have been, by service and outcome."""
+    hooks_pending: Callable[[], int] = lambda: 0
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
     concurrency_limit: Callable[[Pool], int | None] = lambda _: None
@@ -105,6 +109,7 @@ class FleetCollector(Collector):
         yield from self._holds(snapshot)
         yield from self._pools_now(pools)
         yield from self._checks()
+        yield from self._hooks()
         yield self._connections(snapshot)
         yield from self._configuration(snapshot)
         yield from self._fleet()
@@ -313,6 +318,23 @@ class FleetCollector(Collector):
             "turnout_health_checks_in_flight",
             "Active checks that wait for an answer.",
             self._instruments.checks_in_flight(),
+        )
+
+    def _hooks(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "turnout_hook_calls",
+            "Calls that tell of a rollout's moves.",
+            labels=("service", "outcome"),
+        )
+        calls = self._instruments.hook_calls()
+        for service in sorted(self._seen_services):
+            for outcome in OUTCOMES:
+                family.add_metric((service, outcome), calls.get((service, outcome), 0))
+        yield family
+        yield GaugeMetricFamily(
+            "turnout_hooks_pending",
+            "Calls to hooks that wait or are under way.",
+            self._instruments.hooks_pending(),
         )
 
     def _connections(self, snapshot: Snapshot) -> Metric:

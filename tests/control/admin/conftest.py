@@ -295,6 +295,8 @@ async def serve() -> AsyncIterator[Serve]:
             health=fleet.health,
             checks_in_flight=lambda: 3,
             ejections=lambda: fleet.ejections,
+            hook_calls=lambda: {("shop", "delivered"): 4},
+            hooks_pending=lambda: 2,
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()

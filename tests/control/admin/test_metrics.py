@@ -337,6 +337,16 @@ async def test_checks_are_counted_by_their_result(admin: Admin) -> None:
     assert value(found, "turnout_health_checks_in_flight") == 3
 
 
+async def test_calls_to_hooks_are_counted_by_outcome(admin: Admin) -> None:
+    found = await scrape(admin)
+    outcomes = {
+        outcome: value(found, "turnout_hook_calls_total", service="shop", outcome=outcome)
+        for outcome in ("delivered", "failed", "dropped")
+    }
+    assert outcomes == {"delivered": 4, "failed": 0, "dropped": 0}
+    assert value(found, "turnout_hooks_pending") == 2
+
+
 async def test_what_limits_refuse_is_counted_by_reason_and_what_waits_by_pool(
     admin: Admin,
 ) -> None:
