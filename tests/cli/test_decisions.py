@@ -50,22 +50,42 @@ def test_json_is_the_body(admin: Any, turnout: Build) -> None:
     assert json.loads(turnout("decisions", "shop", "--output", "json").out) == [record(1)]
 
 
-def test_following_shows_each_new_record_once(
-    admin: Any, turnout: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = "GET /v1/services/shop/decisions"
-    for last in (1, 2, 2, 3):
-        admin.then(path, 200, [record(number) for number in range(1, last + 1)])
-    polls = iter(range(3))
+PATH = "GET /v1/services/shop/decisions"
+
+
+def pauses(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """No pause between polls, and Ctrl-C instead of the one after so many."""
+    polls = iter(range(count))
 
     def pause(_seconds: float) -> None:
         if next(polls, None) is None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", pause)
+
+
+def test_following_asks_for_what_came_since_and_shows_each_record_once(
+    admin: Any, turnout: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for records in ([record(1)], [record(2)], [], [record(3), record(2)]):
+        admin.then(PATH, 200, records)
+    pauses(monkeypatch, 3)
     ran = turnout("decisions", "shop", "--follow")
     assert ran.code == 0
     assert [line.split()[0] for line in ran.out.splitlines()] == ["1", "2", "3"]
+    asked = [call.path.partition("?")[2] for call in admin.calls]
+    assert asked == ["limit=20", *(f"limit=100&since={last}" for last in (1, 2, 2))]
+
+
+def test_following_waits_for_a_proxy_that_restarts(
+    admin: Any, turnout: Build, refusal: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.then(PATH, 200, [record(1)])
+    admin.then(PATH, 503, refusal(503, "starting"))
+    admin.then(PATH, 200, [record(2)])
+    pauses(monkeypatch, 2)
+    ran = turnout("decisions", "shop", "--follow")
+    assert (ran.code, len(ran.out.splitlines())) == (0, 2)
 
 
 def test_a_hold_and_a_release_read_as_what_they_are(admin: Any, turnout: Build) -> None:
