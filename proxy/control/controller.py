@@ -147,6 +147,7 @@ class Controller:
         self._background.clear()
         async with self._lock:
             await self.checkup.stop()
+            await self.rollouts.hooks.close()
             await self._ledger.store.close()
 
     def begin_shutdown(self) -> None:
@@ -529,8 +530,8 @@ class Controller:
         result: T = await asyncio.shield(task)
         return result
 
-    async def commit(self, name: str, change: Change) -> None:
-        """Settle a change of one service, and have it stored and applied."""
+    async def commit(self, name: str, change: Change) -> list[View]:
+        """Settle a change of one service, and have it stored and applied; gives its records."""
         setup = self._ledger.setup
         after = drains.settle(
             setup.states[name],
@@ -541,8 +542,9 @@ class Controller:
         )
         states = {**setup.states, name: after}
         step = Step(setup=replace(setup, states=states), decisions=change.decisions)
-        await self._ledger.commit(step)
+        records = await self._ledger.commit(step)
         self._upkeep.wake()
+        return records
 
     async def warm(self, before: ServiceState, change: Change) -> None:
         """Have connections opened to pools that get more; what fails there fails no change."""

@@ -6,30 +6,35 @@ through the one door.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 import structlog
 
 from proxy.control import verbs
 from proxy.control.decision import Author, Decision
 from proxy.control.declared import guard_rules, plan
-from proxy.control.filling import Filling, release_key
+from proxy.control.filling import Filling
 from proxy.control.fleet import Fleet
 from proxy.control.given import check_steps
 from proxy.control.guard import counts
 from proxy.control.guard.clerk import Clerk
 from proxy.control.guard.rules import Rules
+from proxy.control.guard.ticks import Row
 from proxy.control.guard.watch import BLIND_S, Seen
+from proxy.control.hooks import ASKING, Hook, Hooks, Moment
 from proxy.control.ledger import Ledger
 from proxy.control.lookout import Lookout
+from proxy.control.percent import percent
 from proxy.control.refusal import NotFound, Refused
 from proxy.control.rollout import change as changes
 from proxy.control.rollout.machine import Event, Kind, Outcome, Phase, Rollout
 from proxy.control.rollout.plan import Plan, Step
 from proxy.control.setup import Step as LedgerStep
 from proxy.control.state import Change, ServiceState
+from proxy.control.store import Record
 from proxy.model import WHOLE
 from proxy.stats import B_SLOW_MS, B_STALL_MS, W_HEARTBEAT_MS
 
@@ -45,6 +50,10 @@ VERBS = {
     "rejudge": Kind.REJUDGE,
 }
 
+SAMPLES_S = 0.25
+"""A rollback waits no longer for the names of a few failures."""
+MOST_SAMPLES = 5
+
 log = structlog.get_logger("turnout.control")
 
 
@@ -55,8 +64,8 @@ class Door(Protocol):
         """Do the work when nobody else changes anything, to its end."""
         ...
 
-    async def commit(self, name: str, change: Change) -> None:
-        """Settle, store and apply a change of one service."""
+    async def commit(self, name: str, change: Change) -> list[Record]:
+        """Settle, store and apply a change of one service; its decisions as they were recorded."""
         ...
 
     async def warm(self, before: ServiceState, change: Change) -> None:
@@ -74,6 +83,7 @@ class Rollouts:
         self._lookout = lookout
         self._fleet = fleet
         self._door = door
+        self.hooks = Hooks(self._hooks_of, _report)
         self.clerk = Clerk(self)
 
     # ---- what operators ask for; called in turn ----
@@ -193,7 +203,9 @@ class Rollouts:
             change = self._undone(state, change, outcome.rollout)
         if not outcome.voids:  # a rollback waits for nothing
             await self._door.warm(state, change)
-        await self._door.commit(service, change)
+        records = await self._door.commit(service, change)
+        if outcome.hook and records:
+            self.hooks.tell(service, _moment(outcome.hook), records[0])
         return outcome
 
     @staticmethod
@@ -269,15 +281,44 @@ class Rollouts:
 
         await self._door.in_turn(work)
 
+    async def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
+        try:
+            async with asyncio.timeout(SAMPLES_S):
+                found = await self._fleet.samples(service, pool, MOST_SAMPLES)
+        except TimeoutError:
+            return []
+        return [asdict(each) for each in found]
+
+    async def leave(self, service: str, moment: str, rollout: Rollout) -> str | None:
+        if moment not in ASKING:
+            return None
+        record = {"rollout": rollout.id, "candidate": rollout.candidate, "step": rollout.step + 1}
+        asked = {**record, "release": rollout.release, "weight": percent(rollout.weight)}
+        return await self.hooks.ask(service, _moment(moment), asked)
+
+    async def write_ticks(self, rows: Sequence[Row]) -> None:
+        if rows:
+            await self._ledger.store.write_ticks(rows)
+
+    def _hooks_of(self, service: str) -> list[Hook]:
+        known = self._ledger.setup.services.get(service)
+        if known is None:
+            return []
+        return [
+            Hook(on=each.on, url=each.url, timeout_s=each.timeout, blocking=each.blocking)
+            for each in known.rollout.hooks
+        ]
+
     # ---- looking ----
 
     def seen(self, service: str) -> Seen | None:
         return self.clerk.seen(service)
 
 
-def locked(state: ServiceState, pool: str, now: float) -> bool:
-    """Whether the pool's release is locked out."""
-    lockout = state.lockout
-    if lockout is None or lockout.release != release_key(state.filling(pool)):
-        return False
-    return lockout.until is None or lockout.until > now
+def _moment(hook: str) -> Moment:
+    assert hook in get_args(Moment), "the machine knows no other"
+    return cast("Moment", hook)
+
+
+def _report(name: str, error: BaseException) -> None:
+    log.error("task_failed", task=name, exc_info=error)

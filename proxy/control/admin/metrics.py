@@ -28,8 +28,11 @@ from proxy.control import availability
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import is_full
+from proxy.control.guard.watch import Seen
 from proxy.control.health import HealthBook
 from proxy.control.hooks import OUTCOMES
+from proxy.control.rollout.machine import Phase
+from proxy.control.state import ServiceState
 from proxy.model import Endpoint, Limits, Pool, Snapshot
 from proxy.stats import Board, Totals
 
@@ -57,6 +60,12 @@ class Instruments:
     checks_in_flight: Callable[[], int]
     ejections: Callable[[], Mapping[tuple[str, str], int]]
     """How many there have been, by service and pool."""
+    states: Callable[[], Mapping[str, ServiceState]] = dict
+    """Of every service, for its rollout."""
+    guard: Callable[[str], Seen | None] = lambda _: None
+    """What the guard saw last of a service."""
+    rollbacks: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """By service and cause, since the start."""
     hook_calls: Callable[[], Mapping[tuple[str, str], int]] = dict
     """How many there have been, by service and outcome."""
     hooks_pending: Callable[[], int] = lambda: 0
@@ -110,6 +119,7 @@ class FleetCollector(Collector):
         yield from self._pools_now(pools)
         yield from self._checks()
         yield from self._hooks()
+        yield from self._rollouts()
         yield self._connections(snapshot)
         yield from self._configuration(snapshot)
         yield from self._fleet()
@@ -319,6 +329,39 @@ class FleetCollector(Collector):
             "Active checks that wait for an answer.",
             self._instruments.checks_in_flight(),
         )
+
+    def _rollouts(self) -> Iterator[Metric]:
+        phase = GaugeMetricFamily(
+            "turnout_rollout_phase",
+            "The phase of a service's last rollout: 1 for the one it is in.",
+            labels=("service", "phase"),
+        )
+        step = GaugeMetricFamily(
+            "turnout_rollout_step", "Its step, from 1; 0: none.", labels=("service",)
+        )
+        evidence = GaugeMetricFamily(
+            "turnout_guard_evidence",
+            "Evidence against the candidate in nats, by test; the bar is in the API.",
+            labels=("service", "test"),
+        )
+        for name, state in sorted(self._instruments.states().items()):
+            rollout = state.rollout
+            here = rollout.phase if rollout is not None else Phase.STEADY
+            for each in Phase:
+                phase.add_metric((name, each.value), int(each is here))
+            under_way = state.rolling is not None and here is not Phase.WARMING
+            step.add_metric((name,), rollout.step + 1 if rollout and under_way else 0)
+            seen = self._instruments.guard(name) if under_way else None
+            for test in seen.verdict.tests if seen is not None else ():
+                evidence.add_metric((name, test.name), test.evidence)
+        rollbacks = CounterMetricFamily(
+            "turnout_rollbacks",
+            "Rollbacks by cause: a test or guard of the judge, starved, or operator.",
+            labels=("service", "cause"),
+        )
+        for labels, count in sorted(self._instruments.rollbacks().items()):
+            rollbacks.add_metric(labels, count)
+        yield from (phase, step, evidence, rollbacks)
 
     def _hooks(self) -> Iterator[Metric]:
         family = CounterMetricFamily(

@@ -7,8 +7,8 @@ rollout goes through the one door like everybody's change.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,11 +16,14 @@ import structlog
 
 from proxy.control.decision import Decision
 from proxy.control.guard.rules import Rules
+from proxy.control.guard.tape import Mark, encode, taped
+from proxy.control.guard.ticks import Row
 from proxy.control.guard.watch import Seen, Watch
 from proxy.control.refusal import Refusal
 from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
+from proxy.policy.judge import Knobs
 from proxy.tasks import spawn
 
 TICK_S = 1.0
@@ -30,6 +33,8 @@ SAVE_S = 1.0
 GUARD = "guard"
 """Who it is in a decision."""
 LOST = "evidence lost"
+MOST_ROWS = 600
+"""Recorded ticks that wait for the store; the oldest go first."""
 
 log = structlog.get_logger("turnout.guard")
 
@@ -83,6 +88,18 @@ class House(Protocol):
         """Keep a decision that changes nothing."""
         ...
 
+    async def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
+        """A few of the pool's last failures, as plain values; quickly, or none."""
+        ...
+
+    async def leave(self, service: str, moment: str, rollout: Rollout) -> str | None:
+        """Ask the blocking hooks; None when the rollout may go on, else their words."""
+        ...
+
+    async def write_ticks(self, rows: Sequence[Row]) -> None:
+        """Keep recorded ticks; Refusal when the store does not take them."""
+        ...
+
 
 class Clerk:
     def __init__(self, house: House) -> None:
@@ -93,6 +110,9 @@ class Clerk:
         self._would: dict[str, int] = {}
         """Rollouts that would have been turned back, under `observe`."""
         self._ticking: set[str] = set()
+        self._marks: dict[str, Mark] = {}
+        """What has happened to a service's judge since its last tick."""
+        self._rows: deque[Row] = deque(maxlen=MOST_ROWS)
         self._saved_at = 0.0
         self.rollbacks: Counter[tuple[str, str]] = Counter()
         """How many by service and cause, since the start."""
@@ -149,29 +169,50 @@ class Clerk:
         event = self._event(service, rollout, seen, house.wall())
         if would := self._would_have(service, rollout, seen):
             await house.record(would)
-        change, _ = self.move(state, event)
-        if change.decisions:
-            await self.happen(service, event, seen)
-        else:
+        self._tape(service, rollout, seen, watch.knobs)
+        change, outcome = self.move(state, event)
+        if not change.decisions:
             house.note(service, change.state)
+            return
+        if words := await self._refused(service, outcome):
+            event = Event(kind=Kind.HOOK_REFUSED, now=house.wall(), reason=words)
+        await self.happen(service, event, seen)
+
+    async def _refused(self, service: str, outcome: Outcome) -> str | None:
+        """What the blocking hooks have against a move that is about to be made."""
+        if not outcome.hook:
+            return None
+        return await self._house.leave(service, outcome.hook, outcome.rollout)
+
+    def _tape(self, service: str, rollout: Rollout, seen: Seen, knobs: Knobs) -> None:
+        mark = self._marks.pop(service, Mark.NONE)
+        mode = self._house.rules(service).mode
+        tick = taped(rollout, seen.tick, seen.verdict, mark=mark, mode=mode, knobs=knobs)
+        row = Row(service=service, rollout=rollout.id, at=self._house.wall(), data=encode(tick))
+        self._rows.append(row)
 
     def move(
-        self, state: ServiceState, event: Event, seen: Seen | None = None
+        self, state: ServiceState, event: Event, numbers: Mapping[str, Any] | None = None
     ) -> tuple[Change, Outcome]:
         """What an event makes of a service; nothing has happened yet."""
         lockout_s = self._house.rules(state.name).lockout_s
-        numbers = in_numbers(seen) if seen is not None else {}
         return happen(state, event, lockout_s=lockout_s, numbers=numbers)
 
     async def happen(self, service: str, event: Event, seen: Seen | None = None) -> Outcome:
         """Have the event happen through the one door, and everything that follows from it."""
-        outcome = await self._house.change(service, lambda state: self.move(state, event, seen))
+        numbers = in_numbers(seen) if seen is not None else {}
+        rollout = self._house.states()[service].rollout
+        if event.judged is Judged.FAIL and rollout is not None:
+            numbers["samples"] = await self._house.samples(service, rollout.candidate)
+        outcome = await self._house.change(service, lambda state: self.move(state, event, numbers))
         self.follow(service, outcome, event)
         return outcome
 
     def follow(self, service: str, outcome: Outcome, event: Event) -> None:
         """What follows from a move that has been made."""
         rollout = outcome.rollout
+        if outcome.new_judge or outcome.restarts_judge:
+            self._marks[service] = Mark.ANEW if outcome.new_judge else Mark.STEP
         if outcome.new_judge:
             self._watch(service, rollout).begin_anew(rollout, self._house.rules(service).knobs)
         elif outcome.restarts_judge and not rollout.is_over:
@@ -188,6 +229,10 @@ class Clerk:
     async def _look_if_ready(self, service: str, rollout: Rollout, now: float) -> None:
         is_ready, words = await self._house.readiness(service, rollout)
         if is_ready:
+            if refused := await self._house.leave(service, "started", rollout):
+                event = Event(kind=Kind.NOT_READY, now=now, reason=f"not started: {refused}")
+                await self.happen(service, event)
+                return
             await self.happen(service, Event(kind=Kind.READY, now=now))
         elif now - rollout.phase_at >= rollout.plan.ready_timeout_s:
             reason = f"not ready within {rollout.plan.ready_timeout_s:g} s: {words}"
@@ -276,8 +321,12 @@ class Clerk:
                     "had": rollout.had,
                     "watch": watch.save(),
                 }
+        rows = list(self._rows)
         try:
             await self._house.save(progress)
+            await self._house.write_ticks(rows)
+            for _ in rows:
+                self._rows.popleft()
         except Refusal as refusal:
             log.warning("guard_not_saved", detail=refusal.detail)
 

@@ -49,7 +49,7 @@ class Watch:
         self._old = rollout.old
         self._candidate = rollout.candidate
         self._read = read
-        self._knobs = knobs
+        self.knobs = knobs
         self._began = now
         # since the rollout began
         self.judge = Judge(knobs)
@@ -71,7 +71,7 @@ class Watch:
         self._asked = None
         if rollout.phase is Phase.PROMOTED and not self._is_at_record:
             self._is_at_record = True
-            level = self._knobs.false_alarm / LEVEL_PART
+            level = self.knobs.false_alarm / LEVEL_PART
             share = self.record.highest_share(level)
             if share is None:
                 self.judge.step()
@@ -79,18 +79,18 @@ class Watch:
                 self.judge.watch(share)
         elif rollout.phase is Phase.PROMOTED:
             # Asked, and turning back would not help: what was latched is the past's.
-            self.begin_anew(rollout, self._knobs)
+            self.begin_anew(rollout, self.knobs)
         else:
             self.judge.step()
 
     def begin_anew(self, rollout: Rollout, knobs: Knobs) -> None:
         """Another judge, which knows of no evidence: a person overruled the one before."""
-        self._knobs, self._asked = knobs, None
+        self.knobs, self._asked = knobs, None
         self.judge = Judge(knobs)
         if rollout.phase is not Phase.PROMOTED:
             return
         self._is_at_record = True
-        share = self.record.highest_share(self._knobs.false_alarm / LEVEL_PART)
+        share = self.record.highest_share(self.knobs.false_alarm / LEVEL_PART)
         if share is not None:
             self.judge.watch(share)
 
@@ -169,7 +169,7 @@ class Watch:
         try:
             if saved["rollout"] != self.rollout_id:
                 raise ValueError("the judge's state of another rollout")
-            judge = Judge.restored(saved["judge"], self._knobs)
+            judge = Judge.restored(saved["judge"], self.knobs)
             rows: Sequence[Any] = saved["record"]
             self.record.load(list(rows))
             self._is_at_record = bool(saved["is_at_record"])
