@@ -93,6 +93,22 @@ def _change(record: dict[str, Any]) -> str:
     before, after = record.get("from"), record.get("to")
     if before is None and after is None:
         return ""
+    if (
+        isinstance(before, dict)
+        and isinstance(after, dict)
+        and "phase" in before
+        and "phase" in after
+    ):
+        return _move(before, after)
     if before is None:
         return words.setting(after)
     return f"{words.setting(before)} -> {words.setting(after)}"
+
+
+def _move(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """`warming -> baking: blue 90 %, green 10 %`; a phase or weights that stay are said once."""
+    phases = dict.fromkeys((str(before["phase"]), str(after["phase"])))
+    moved = " -> ".join(phases)
+    if before.get("weights") == after.get("weights"):
+        return moved
+    return f"{moved}: {words.setting(after.get('weights'))}"

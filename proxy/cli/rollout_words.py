@@ -68,6 +68,8 @@ def bake_left(rollout: View) -> str:
 
 def _why_paused(rollout: View) -> str:
     why, reason = rollout.get("paused"), rollout.get("reason")
+    if why == "gate":  # what it waits for says the same as its reason
+        reason = None
     return "".join(f" ({each})" for each in [why] if each) + (f": {reason}" if reason else "")
 
 
@@ -85,8 +87,7 @@ def waiting(service: View) -> str:
         case "warming":
             return "; ".join(not_ready(service))
         case "paused" | "manual":
-            verb = f"'turnout rollout resume {name}', promote or abort"
-            return f"waits for a person: {verb}"
+            return f"waits for a person ('turnout rollout resume {name}', promote or abort)"
         case "baking":
             return ", ".join(filter(None, [missing(rollout), held(service.get("guard"))]))
         case "promoted":

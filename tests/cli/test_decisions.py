@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,3 +97,24 @@ def test_a_hold_and_a_release_read_as_what_they_are(admin: Any, turnout: Build) 
     first, second = turnout("decisions", "shop").out.splitlines()
     assert first.endswith("shop  hold  timeout 30s, most 1000  by cli:ann@host: by hand")
     assert second.endswith("release  timeout 30s, most 1000 -> none  by cli:ann@host: by hand")
+
+
+def test_a_move_of_a_rollout_is_its_phases_and_the_weights_that_changed(
+    admin: Any, turnout: Build
+) -> None:
+    def at(phase: str, green: int) -> dict[str, Any]:
+        return {"phase": phase, "weights": {"blue": 100 - green, "green": green}}
+
+    moves = [("warming", 0), ("baking", 10), ("baking", 50), ("paused", 50), ("rolled_back", 0)]
+    records = [
+        record(number, what="rollout", **{"from": at(*before), "to": at(*after)})
+        for number, (before, after) in enumerate(pairwise(moves), start=1)
+    ]
+    admin.set(PATH, 200, records)
+    lines = turnout("decisions", "shop").out.splitlines()
+    assert [line.split("  ")[-2] for line in lines] == [
+        "warming -> baking: blue 90 %, green 10 %",
+        "baking: blue 50 %, green 50 %",
+        "baking -> paused",
+        "paused -> rolled_back: blue 100 %",
+    ]

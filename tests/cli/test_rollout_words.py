@@ -11,7 +11,7 @@ import pytest
 from proxy.cli import rollout_words
 
 Build = Callable[..., Any]
-PERSON = "waits for a person: 'turnout rollout resume shop', promote or abort"
+PERSON = "waits for a person ('turnout rollout resume shop', promote or abort)"
 NOW = datetime(2026, 5, 4, 10, 3, 12, tzinfo=UTC)
 
 
@@ -31,7 +31,13 @@ NOW = datetime(2026, 5, 4, 10, 3, 12, tzinfo=UTC)
             "paused",
             10,
             {"paused": "gate", "reason": "this step waits for a person"},
-            f"paused at step 2 of 3: green 10 % (gate): this step waits for a person; {PERSON}",
+            f"paused at step 2 of 3: green 10 % (gate); {PERSON}",
+        ),
+        (
+            "paused",
+            10,
+            {"paused": "hook", "reason": "the change board said no"},
+            f"paused at step 2 of 3: green 10 % (hook): the change board said no; {PERSON}",
         ),
         (
             "manual",
