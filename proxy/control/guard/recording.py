@@ -85,25 +85,12 @@ def _from_store(path: Path, service: str) -> list[Recording]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        return _opened(path, "mode=ro")
-    except sqlite3.OperationalError:
-        # A copy in a directory where we may not write has nowhere for its shared memory. Where no
-        # log lies beside it nobody writes it either, and it can be read as it is.
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        return _opened(path, "immutable=1")
-
-
-def _opened(path: Path, how: str) -> sqlite3.Connection:
+    # Where no log lies beside it nobody writes it, and it can be read as it is: else SQLite would
+    # make files beside it, which the reader may not, or the proxy could not open afterwards.
+    is_in_use = path.with_name(f"{path.name}-wal").exists()
+    how = "mode=ro" if is_in_use else "immutable=1"
     uri = f"file:{quote(str(path.absolute()))}?{how}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
 
 
 # ---- lines of JSON ----

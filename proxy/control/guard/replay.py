@@ -34,6 +34,8 @@ class Moment:
     step: int
     """Counted from 0."""
     weight: int
+    mode: str
+    """What the guard was allowed to do then."""
     reason: str
     words: str
 
@@ -117,9 +119,9 @@ def replay(ticks: Ticks, knobs_for: Callable[[Knobs], Knobs] = lambda then: then
         player.hear(each, knobs)
         done.ticks += 1
         done.recorded_s += each.tick.length_s
-        where = (at, done.recorded_s, done.recorded_s - step_s, each)
+        when = (at, done.recorded_s, done.recorded_s - step_s)
         if each.call is Call.FAIL and not has_really_failed:
-            done.really.append(_moment(*where, each.reason, each.words))
+            done.really.append(_moment(when, each, each.reason, each.words))
         has_really_failed = each.call is Call.FAIL
         if player.has_failed:
             continue
@@ -134,13 +136,12 @@ def replay(ticks: Ticks, knobs_for: Callable[[Knobs], Knobs] = lambda then: then
         done.verdicts[verdict.call] += 1
         _note_highest(done, verdict)
         if player.has_failed:
-            done.would.append(_moment(*where, verdict.reason, verdict.words))
+            done.would.append(_moment(when, each, verdict.reason, verdict.words))
     return done
 
 
-def _moment(
-    at: float, at_s: float, since_step_s: float, each: Taped, reason: str, words: str
-) -> Moment:
+def _moment(when: tuple[float, float, float], each: Taped, reason: str, words: str) -> Moment:
+    at, at_s, since_step_s = when
     return Moment(
         at=at,
         at_s=at_s,
@@ -148,6 +149,7 @@ def _moment(
         phase=each.phase,
         step=each.step,
         weight=each.weight,
+        mode=each.mode,
         reason=reason,
         words=words,
     )
