@@ -12,9 +12,8 @@ import pytest
 
 from proxy.control.decision import Decision
 from proxy.control.guard import tape
-from proxy.control.guard.tape import Taped
+from proxy.control.guard.tape import Mark, Taped
 from proxy.control.guard.ticks import Row
-from proxy.control.guard.watch import Mark
 from proxy.control.rollout.machine import Phase
 from proxy.control.store import Store, Write
 from proxy.policy.judge import Call, Counts, Judge, Knobs, Tick

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from proxy.control.guard.tape import Taped
-from proxy.control.guard.watch import LEVEL_PART, Mark
+from proxy.control.guard.tape import Mark, Taped
+from proxy.control.guard.watch import LEVEL_PART
 from proxy.control.rollout.machine import Phase
 from proxy.policy.judge import Call, Judge, Knobs, Test, Tick, Verdict
 from proxy.policy.judge.record import Record
@@ -78,7 +78,9 @@ class _Player:
         """
         if each.mark is Mark.NONE:
             return
-        if each.mark is Mark.ANEW and self.has_failed:
+        # Back at 100 % from a question to the old pool, another judge begins as well.
+        is_back = each.phase is Phase.PROMOTED and self._is_at_record
+        if self.has_failed and (each.mark is Mark.ANEW or is_back):
             self._knobs, self._judge, self.has_failed = knobs, Judge(knobs), False
             if each.phase is Phase.PROMOTED:
                 self._begin_record()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 
 from proxy.control.guard import tape
 from proxy.control.guard.replay import Ticks, replay
-from proxy.control.guard.tape import Taped
-from proxy.control.guard.watch import Mark, Watch
+from proxy.control.guard.tape import Mark, Taped
+from proxy.control.guard.watch import Watch
 from proxy.control.rollout.machine import Phase, Rollout
 from proxy.control.rollout.plan import Plan, Step
 from proxy.policy.judge import BUCKETS, Call, Counts, Knobs, Tick
@@ -60,11 +59,14 @@ class Tape:
         seconds: int,
         share: float,
         *,
-        before: Callable[[Watch], None] | None = None,
+        mark: Mark = Mark.STEP,
         requests: tuple[int, int] = (20, 180),
         mode: str = "enforce",
     ) -> None:
-        (before or (lambda watch: watch.stepped(rollout)))(self.watch)
+        if mark is Mark.ANEW:
+            self.watch.begin_anew(rollout, Knobs())
+        else:
+            self.watch.stepped(rollout)
         for _ in range(seconds):
             at_s = float(len(self.ticks) + 1)
             tick = Tick(
@@ -75,7 +77,10 @@ class Tape:
             )
             seen = self.watch.judge_tick(tick)
             self.calls.append(seen.verdict.call)
-            data = tape.encode(tape.taped(rollout, seen, mode))
+            taped = tape.taped(
+                rollout, tick, seen.verdict, mark=mark, mode=mode, knobs=self.watch.knobs
+            )
+            mark, data = Mark.NONE, tape.encode(taped)
             self.ticks.append((BEGAN + at_s, tape.decode(data)))
 
 
@@ -145,7 +150,18 @@ def test_at_100_percent_the_record_of_the_recording_is_what_it_is_held_against()
 def test_after_a_person_has_overruled_it_another_judge_is_replayed_too() -> None:
     recorded = Tape()
     recorded.run(ROLLOUT, 60, 0.1)
-    recorded.run(ROLLOUT, 60, 0.1, before=lambda watch: watch.begin_anew(ROLLOUT, Knobs()))
+    recorded.run(ROLLOUT, 60, 0.1, mark=Mark.ANEW)
+    found = replay(recorded.ticks)
+    assert len(found.really) == 2
+    assert found.would == found.really
+
+
+def test_after_the_old_pool_was_asked_and_is_no_better_another_judge_is_replayed_too() -> None:
+    recorded = Tape()
+    recorded.run(ROLLOUT, 60, 0.001)
+    recorded.run(EVERYTHING, 60, 0.1, requests=(200, 0))
+    recorded.run(replace(EVERYTHING, phase=Phase.ASKING), 3, 0.1, requests=(160, 40))
+    recorded.run(EVERYTHING, 60, 0.1, requests=(200, 0))
     found = replay(recorded.ticks)
     assert len(found.really) == 2
     assert found.would == found.really
@@ -155,10 +171,9 @@ def test_another_judge_begins_only_where_this_one_has_failed() -> None:
     """With other knobs nobody would have had to overrule it, so that its evidence stands."""
     recorded = Tape(knobs=Knobs(false_alarm=0.9))
     recorded.run(ROLLOUT, 5, 0.2)
-    recorded.run(ROLLOUT, 60, 0.001, before=lambda watch: watch.begin_anew(ROLLOUT, Knobs()))
+    recorded.run(ROLLOUT, 60, 0.001, mark=Mark.ANEW)
     lenient = Knobs(tolerance_abs=0.5, hard_rate=1.0)
-    (mark,) = {each.mark for _, each in recorded.ticks[5:6]}
-    assert mark is Mark.ANEW
+    assert recorded.ticks[5][1].mark is Mark.ANEW
     found = replay(recorded.ticks, lambda _: lenient)
     assert found.would == []
     assert sum(found.verdicts.values()) == 65

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 
 from proxy.control.guard import tape
-from proxy.control.guard.tape import Taped
-from proxy.control.guard.watch import Mark, Watch
+from proxy.control.guard.tape import Mark, Taped
 from proxy.control.rollout.machine import Phase, Rollout
 from proxy.control.rollout.plan import Plan, Step
-from proxy.policy.judge import Call, Counts, Knobs, Tick
-from proxy.stats import BINS, JUDGE_BUCKETS, JUDGED_WORDS, LOG_SCALE
+from proxy.policy.judge import Call, Counts, Knobs, Tick, Verdict
+from proxy.stats import BINS, JUDGE_BUCKETS, LOG_SCALE
 
 
 def counts(draw: random.Random, requests: int) -> Counts:
@@ -83,8 +82,7 @@ def test_a_tick_is_small() -> None:
     assert len(tape.encode(recorded(1, 1_000))) < 1_500
 
 
-def test_what_a_watch_has_seen_is_kept_with_where_the_rollout_stood() -> None:
-    words = {"green": [0] * JUDGED_WORDS, "blue": [0] * JUDGED_WORDS}
+def test_what_is_kept_of_a_tick_says_where_the_rollout_stood() -> None:
     rollout = Rollout(
         id=7,
         old="blue",
@@ -93,17 +91,17 @@ def test_what_a_watch_has_seen_is_kept_with_where_the_rollout_stood() -> None:
         plan=Plan(steps=(Step(weight=500), Step(weight=10_000))),
         phase=Phase.BAKING,
     )
-    knobs = Knobs(tolerance=0.4)
-    watch = Watch(rollout, knobs, lambda pool: list(words[pool]), now=100.0)
-    watch.stepped(rollout)
-    words["green"][0] = 5
-    each = tape.taped(rollout, watch.look(101.0, is_blind=False), "enforce")
-    assert (each.mark, each.weight, each.step) == (Mark.STEP, 500, 0)
-    assert (each.candidate, each.old, each.release) == ("green", "blue", "v42")
-    assert (each.call, each.knobs, each.tick.candidate.requests) == (Call.CONTINUE, knobs, 5)
-    assert tape.taped(rollout, watch.look(102.0, is_blind=False), "off").mark is Mark.NONE
-    watch.begin_anew(rollout, Knobs())
-    assert tape.taped(rollout, watch.look(103.0, is_blind=False), "off").mark is Mark.ANEW
+    tick = Tick(at_s=1.0, length_s=1.0, candidate=Counts(requests=5), active=Counts())
+    for call, words in ((Call.HOLD, ""), (Call.FAIL, "5 of 5")):
+        verdict = Verdict(call=call, reason="errors", words="5 of 5")
+        each = tape.taped(
+            rollout, tick, verdict, mark=Mark.ANEW, mode="off", knobs=Knobs(tolerance=0.4)
+        )
+        assert (each.candidate, each.old, each.release) == ("green", "blue", "v42")
+        assert (each.phase, each.step, each.weight) == (Phase.BAKING, 0, 500)
+        assert (each.mark, each.mode, each.knobs.tolerance) == (Mark.ANEW, "off", 0.4)
+        assert (each.tick, each.call, each.reason) == (tick, call, "errors")
+        assert each.words == words, "those of the others can be had again"
 
 
 @pytest.mark.parametrize(
