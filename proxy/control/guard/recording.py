@@ -133,11 +133,11 @@ class _Book:
         self._ticks.setdefault(rollout, []).append((at, taped))
 
     def add_decision(self, record: Any) -> None:
-        """Those of other services and of other kinds are passed over."""
+        """Those of other services, and of no rollout, are passed over."""
         if not isinstance(record, dict) or record.get("service") != self._service:
             return
         rollout = (record.get("numbers") or {}).get("rollout")
-        if record.get("what") == "rollout" and isinstance(rollout, int):
+        if isinstance(rollout, int):
             self._decisions.setdefault(rollout, []).append(record)
 
     def recordings(self) -> list[Recording]:

@@ -40,8 +40,9 @@ def rows(service: str, rollout: int, first: int, count: int) -> list[Row]:
     ]
 
 
-def decision(service: str, rollout: int, what: str = "rollout") -> Decision:
-    return Decision(what=what, who="guard", service=service, numbers={"rollout": rollout})
+def decision(service: str, rollout: int | None, what: str = "rollout") -> Decision:
+    numbers = {"rollout": rollout} if rollout else {}
+    return Decision(what=what, who="guard", service=service, numbers=numbers)
 
 
 async def filled(directory: Path) -> Store:
@@ -55,7 +56,8 @@ async def filled(directory: Path) -> Store:
         decision("shop", 1),
         decision("shop", 2),
         decision("mail", 2),
-        decision("shop", 2, what="guard"),
+        decision("shop", None, what="guard"),
+        decision("shop", 2, what="rollback"),
     ]
     records = [each.record(at=1.0, revision=1) for each in decisions]
     await store.write(Write(revision=1, decisions=records))
@@ -70,7 +72,7 @@ def check(found: list[Recording]) -> None:
     first, second = found
     assert first.ticks == tuple((100.0 + each, taped(each)) for each in (1, 2, 3))
     assert [each["id"] for each in first.decisions] == [1]
-    assert [each["id"] for each in second.decisions] == [2]
+    assert [each["id"] for each in second.decisions] == [2, 5]
 
 
 async def test_a_store_in_use_is_read_and_left_alone(tmp_path: Path) -> None:
