@@ -40,6 +40,7 @@ VERBS = {
     "release": Verb("hold", "release", "Let what is held go, at a steady pace."),
     "reload": Verb("reload", "reload", "Read the configuration's file again."),
     "decisions": Verb("decisions", "decisions", "Show who changed what, when and why."),
+    "replay": Verb("replay", "replay", "Judge a recorded rollout again, with other settings."),
     "demo": Verb("demo", "demo", "See it work: two small services, a proxy, load, a switch."),
 }
 

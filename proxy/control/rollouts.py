@@ -15,7 +15,7 @@ import structlog
 
 from proxy.control import verbs
 from proxy.control.decision import Author, Decision
-from proxy.control.declared import guard_rules, plan
+from proxy.control.declared import guard_rules, hooks, plan
 from proxy.control.filling import Filling
 from proxy.control.fleet import Fleet
 from proxy.control.given import check_steps
@@ -300,14 +300,9 @@ class Rollouts:
         if rows:
             await self._ledger.store.write_ticks(rows)
 
-    def _hooks_of(self, service: str) -> list[Hook]:
+    def _hooks_of(self, service: str) -> tuple[Hook, ...]:
         known = self._ledger.setup.services.get(service)
-        if known is None:
-            return []
-        return [
-            Hook(on=each.on, url=each.url, timeout_s=each.timeout, blocking=each.blocking)
-            for each in known.rollout.hooks
-        ]
+        return hooks(known) if known is not None else ()
 
     # ---- looking ----
 

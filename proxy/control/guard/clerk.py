@@ -29,6 +29,8 @@ from proxy.tasks import spawn
 TICK_S = 1.0
 SAVE_S = 1.0
 """How often the clocks and the judge's state are made durable while nothing else is."""
+KEEP_S = 5.0
+"""How often recorded ticks are."""
 
 GUARD = "guard"
 """Who it is in a decision."""
@@ -113,7 +115,7 @@ class Clerk:
         self._marks: dict[str, Mark] = {}
         """What has happened to a service's judge since its last tick."""
         self._rows: deque[Row] = deque(maxlen=MOST_ROWS)
-        self._saved_at = 0.0
+        self._saved_at = self._kept_at = 0.0
         self.rollbacks: Counter[tuple[str, str]] = Counter()
         """How many by service and cause, since the start."""
 
@@ -305,6 +307,9 @@ class Clerk:
 
     async def _save(self) -> None:
         now = self._house.monotonic()
+        if now - self._kept_at >= KEEP_S:
+            self._kept_at = now
+            await self._keep()
         if now - self._saved_at < SAVE_S or not self._watches:
             return
         self._saved_at = now
@@ -321,14 +326,24 @@ class Clerk:
                     "had": rollout.had,
                     "watch": watch.save(),
                 }
-        rows = list(self._rows)
         try:
             await self._house.save(progress)
-            await self._house.write_ticks(rows)
-            for _ in rows:
-                self._rows.popleft()
         except Refusal as refusal:
             log.warning("guard_not_saved", detail=refusal.detail)
+
+    async def _keep(self) -> None:
+        """Record the ticks, also those of a rollout that has just ended: they are the ones to see."""
+        rows = list(self._rows)
+        if not rows:
+            return
+        try:
+            await self._house.write_ticks(rows)
+        except Refusal as refusal:  # they are tried again, up to MOST_ROWS of them
+            log.warning("ticks_not_kept", detail=refusal.detail)
+            return
+        for row in rows:
+            if self._rows and self._rows[0] is row:  # else it was pushed out meanwhile
+                self._rows.popleft()
 
 
 def resumed(rollout: Rollout, saved: Mapping[str, Any] | None) -> Rollout:

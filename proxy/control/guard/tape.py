@@ -96,13 +96,18 @@ def taped(
 
 
 def encode(each: Taped) -> bytes:
+    text = json.dumps(to_plain(each), separators=(",", ":"), allow_nan=False)
+    return zlib.compress(text.encode(), _LEVEL)
+
+
+def to_plain(each: Taped) -> dict[str, Any]:
+    """Values for JSON."""
     knobs = {key: value for key, value in asdict(each.knobs).items() if value != _DEFAULTS[key]}
-    plain = {
-        "f": FORMAT,
-        "at": round(each.tick.at_s, 4),
-        "s": round(each.tick.length_s, 4),
-        "c": _counts(each.tick.candidate),
-        "a": _counts(each.tick.active),
+    return {
+        "format": FORMAT,
+        "at_s": round(each.tick.at_s, 4),
+        "length_s": round(each.tick.length_s, 4),
+        "counts": [_counts(each.tick.candidate), _counts(each.tick.active)],
         "mark": each.mark.value,
         "candidate": each.candidate,
         "old": each.old,
@@ -116,35 +121,37 @@ def encode(each: Taped) -> bytes:
         "reason": each.reason,
         "words": each.words,
     }
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    return zlib.compress(text.encode(), _LEVEL)
 
 
 def decode(data: bytes) -> Taped:
     """Read what `encode` wrote; ValueError when it is nothing of the kind."""
+    unpacker = zlib.decompressobj()
     try:
-        return _taped(_plain(data))
-    except (KeyError, TypeError, AttributeError, zlib.error) as error:
+        text = unpacker.decompress(data, MOST_PLAIN)
+    except zlib.error as error:
+        raise ValueError(f"not a recorded tick: {error}") from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError("not a recorded tick: too long, or cut off")
+    return from_plain(json.loads(text))
+
+
+def from_plain(plain: Any) -> Taped:
+    """Read what `to_plain` gave; ValueError when it is nothing of the kind."""
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise ValueError("not a recorded tick, or one of another version")
+    try:
+        return _taped(plain)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a recorded tick: {error!r}") from error
 
 
-def _plain(data: bytes) -> dict[str, Any]:
-    unpacker = zlib.decompressobj()
-    text = unpacker.decompress(data, MOST_PLAIN)
-    if unpacker.unconsumed_tail or not unpacker.eof:
-        raise ValueError("not a recorded tick: too long, or cut off")
-    plain = json.loads(text)
-    if not isinstance(plain, dict) or plain.get("f") != FORMAT:
-        raise ValueError("not a recorded tick, or one of another version")
-    return plain
-
-
 def _taped(plain: dict[str, Any]) -> Taped:
+    candidate, active = plain["counts"]
     tick = Tick(
-        at_s=float(plain["at"]),
-        length_s=float(plain["s"]),
-        candidate=_counted(plain["c"]),
-        active=_counted(plain["a"]),
+        at_s=float(plain["at_s"]),
+        length_s=float(plain["length_s"]),
+        candidate=_counted(candidate),
+        active=_counted(active),
     )
     release = plain["release"]
     return Taped(
@@ -174,7 +181,7 @@ def _knobs(changed: dict[str, Any]) -> Knobs:
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
-    plain: dict[str, Any] = {"n": [counts.requests, counts.errors, counts.refused]}
+    plain: dict[str, Any] = {"sums": [counts.requests, counts.errors, counts.refused]}
     for name, (_, scale) in _LISTS.items():
         numbers: Sequence[float] | None = getattr(counts, name)
         if numbers is not None:
@@ -183,7 +190,7 @@ def _counts(counts: Counts) -> dict[str, Any]:
 
 
 def _counted(plain: dict[str, Any]) -> Counts:
-    requests, errors, refused = (int(each) for each in plain["n"])
+    requests, errors, refused = (int(each) for each in plain["sums"])
     counts = Counts(requests=requests, errors=errors, refused=refused)
     for name, (length, scale) in _LISTS.items():
         if name in plain:
