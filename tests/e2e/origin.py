@@ -408,6 +408,7 @@ async def _run(pool: str, release: str, count: int) -> None:
     servers = []
     for number in range(1, count + 1):
         endpoint = Endpoint(f"{pool}-{number}", pool, release)
+        endpoint.draw.seed(endpoint.name)
 
         async def accept(
             reader: asyncio.StreamReader,
