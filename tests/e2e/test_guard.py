@@ -154,7 +154,7 @@ async def test_the_decision_says_why_with_the_numbers(trial: Trial) -> None:
     await trial.breaks(trial.green, 0.5)
     view, _ = await trial.turned_back(18)
     decision = next(
-        each for each in reversed(await trial.decisions()) if each["what"] == "rolled_back"
+        each for each in reversed(await trial.decisions()) if each["what"] == "rollback"
     )
     assert decision["who"] == "guard"
     assert "green" in decision["why"]
