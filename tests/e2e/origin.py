@@ -459,7 +459,7 @@ async def _run(pool: str, release: str, count: int) -> None:
     servers = []
     for number in range(1, count + 1):
         endpoint = Endpoint(f"{pool}-{number}", pool, release)
-        endpoint.draw.seed(endpoint.name)
+        endpoint.draw.seed()
 
         async def accept(
             reader: asyncio.StreamReader,
