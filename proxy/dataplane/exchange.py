@@ -458,6 +458,7 @@ class Exchange:
             return
         self.status = 101
         self.is_started = True
+        self._judge_head()
         self._become(stats.TUNNEL)
         self.flush_request()
         client.write(b"".join((*self._reply, encode.upgrade_head(switch), after)))
@@ -626,7 +627,7 @@ class Exchange:
             return
         if not self.is_started:
             self.status = CLIENT_GONE
-            judged.left(self, time.monotonic() - self.started)
+            judged.left(self, time.monotonic())
         self._drop_upstream()
         self.is_done = True
         self.leave()

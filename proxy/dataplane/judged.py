@@ -2,7 +2,9 @@
 
 Counters of a pool's area (stats.P_JUDGED): requests, errors, 4xx, and the latency to the
 answer's head of what was no error. Previews are no traffic of the release, and a retry on
-the same pool is no second request. The last failures are kept by name, as samples for people.
+the same pool is no second request. The rescue on another pool is that pool's first attempt, and
+its latency begins with it: what the failed one took is not the rescuer's. The last failures are
+kept by name, as samples for people.
 """
 
 from __future__ import annotations
@@ -38,13 +40,13 @@ Sample = tuple[float, bytes, str, int, str]
 def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> None:
     """The endpoint's answer has begun, after as many octaves of milliseconds, in this bin."""
     decision, trail, service = exchange.decision, exchange.trail, exchange.service
-    if (
-        decision is None
-        or service is None
-        or decision.previewed
-        or (trail is not None and trail.pool is pool)
-    ):
+    if decision is None or service is None or decision.previewed:
         return
+    if trail is not None and trail.pools:
+        if pool in trail.pools:
+            return
+        octaves = stats.octaves(time.monotonic() - trail.began)
+        place = stats.octaves_bin(octaves)
     words, slot = pool.words, pool.slot
     base = slot + (decision.bucket & _MASK if service.is_sticky else _by_address(exchange))
     words[base + _REQUESTS] += 1
@@ -67,18 +69,29 @@ def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> 
 def failed(exchange: Exchange, pool: PoolLive, kind: str) -> None:
     """The attempt failed before an answer began; an answer that breaks off is an error too.
 
-    `kind` is one of stats.FAILURE_KINDS.
+    But an event stream or a tunnel was judged by its head. `kind` is one of stats.FAILURE_KINDS.
     """
     if not _is_first(exchange, pool):
         return
-    words, base = pool.words, pool.slot + _bucket(exchange)
     if not exchange.is_started:
-        words[base + _REQUESTS] += 1
-        words[base + _ERRORS] += 1
-        _keep(exchange, pool, 0, kind)
-    elif exchange.status < 500:  # else it counts as one already
-        words[base + _ERRORS] += 1
+        _lost(exchange, pool, kind)
+    elif exchange.status < 500 and exchange.kind == stats.REQUEST:  # else it is an error already
+        pool.words[pool.slot + _bucket(exchange) + _ERRORS] += 1
         _keep(exchange, pool, exchange.status, kind)
+
+
+def absent(exchange: Exchange, pool: PoolLive | None) -> None:
+    """The pool that was to have the request has nobody for it; another one may help out.
+
+    Unless something of it was tried, which is counted already, or a limit of ours is reached.
+    """
+    if (
+        pool is not None
+        and exchange.tried is None
+        and not pool.is_full
+        and _is_first(exchange, pool)
+    ):
+        _lost(exchange, pool, "unavailable")
 
 
 def waited(exchange: Exchange, pool: PoolLive, seconds: float) -> None:
@@ -98,12 +111,14 @@ def waited(exchange: Exchange, pool: PoolLive, seconds: float) -> None:
     words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
 
 
-def left(exchange: Exchange, seconds: float) -> None:
+def left(exchange: Exchange, now: float) -> None:
     """The client has gone away before the answer began: no error, but perhaps out of patience."""
     pool, service = exchange.pool, exchange.service
-    if pool is None or service is None or exchange.is_started:
+    if pool is None or service is None or exchange.is_started or not _is_asked(exchange):
         return
     slow_ms = exchange.plane.board[service.spec.slot + stats.B_SLOW_MS]
+    # One that closed its side is given up a while later: it has waited no longer than until then.
+    seconds = (exchange.client.eof_since or now) - _began(exchange)
     if slow_ms and seconds * 1000.0 >= slow_ms:
         waited(exchange, pool, seconds)
 
@@ -111,8 +126,11 @@ def left(exchange: Exchange, seconds: float) -> None:
 def look(exchange: Exchange, pool: PoolLive, slot: int, now: float) -> None:
     """Enter an attempt that hangs once it is old enough: it would end too late to be judged."""
     stall_ms = exchange.plane.board[slot + stats.B_STALL_MS]
-    if stall_ms and not exchange.is_timed and (now - exchange.started) * 1000.0 >= stall_ms:
-        waited(exchange, pool, now - exchange.started)
+    if not stall_ms or exchange.is_timed or not _is_asked(exchange):
+        return
+    seconds = now - _began(exchange)
+    if seconds * 1000.0 >= stall_ms:
+        waited(exchange, pool, seconds)
 
 
 def note_error(exchange: Exchange) -> None:
@@ -136,10 +154,30 @@ def samples(pool: PoolLive, now: float) -> list[dict[str, Any]]:
     ]
 
 
+def _lost(exchange: Exchange, pool: PoolLive, kind: str) -> None:
+    words, base = pool.words, pool.slot + _bucket(exchange)
+    words[base + _REQUESTS] += 1
+    words[base + _ERRORS] += 1
+    _keep(exchange, pool, 0, kind)
+
+
 def _keep(exchange: Exchange, pool: PoolLive, status: int, kind: str) -> None:
     endpoint = exchange.endpoint
     address = endpoint.address if endpoint is not None else ""
     pool.samples.append((time.monotonic(), exchange.request_id, address, status, kind))
+
+
+def _began(exchange: Exchange) -> float:
+    """When the attempt under way began, as far as its pool is concerned."""
+    trail = exchange.trail
+    return trail.began if trail is not None and trail.pools else exchange.started
+
+
+def _is_asked(exchange: Exchange) -> bool:
+    """Whether it is the endpoint that is waited for: not the client's body, nor a limit of ours."""
+    return not exchange.pending_since and (
+        exchange.request_done or exchange.is_paused or exchange.upstream is None
+    )
 
 
 def _bucket(exchange: Exchange) -> int:
@@ -161,4 +199,4 @@ def _is_first(exchange: Exchange, pool: PoolLive) -> bool:
     decision, trail = exchange.decision, exchange.trail
     if decision is None or decision.previewed:
         return False
-    return trail is None or trail.pool is not pool
+    return trail is None or pool not in trail.pools
