@@ -40,6 +40,10 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 CODE_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+TESTS = ("errors", "latency", "4xx", "record")
+"""The judge's, as its verdict names them."""
+CAUSES = ("down", "rate", *TESTS, "starved", "operator")
+"""Of rollbacks: the guards, the tests, too few requests, a person."""
 CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
 
 POOL = ("service", "pool")
@@ -352,15 +356,18 @@ class FleetCollector(Collector):
             under_way = state.rolling is not None and here is not Phase.WARMING
             step.add_metric((name,), rollout.step + 1 if rollout and under_way else 0)
             seen = self._instruments.guard(name) if under_way else None
-            for test in seen.verdict.tests if seen is not None else ():
-                evidence.add_metric((name, test.name), test.evidence)
+            found = {test.name: test.evidence for test in seen.verdict.tests} if seen else {}
+            for test in TESTS:
+                evidence.add_metric((name, test), found.get(test, 0.0))
         rollbacks = CounterMetricFamily(
             "turnout_rollbacks",
             "Rollbacks by cause: a test or guard of the judge, starved, or operator.",
             labels=("service", "cause"),
         )
-        for labels, count in sorted(self._instruments.rollbacks().items()):
-            rollbacks.add_metric(labels, count)
+        counts = self._instruments.rollbacks()
+        for service in sorted(self._seen_services):
+            for cause in CAUSES:
+                rollbacks.add_metric((service, cause), counts.get((service, cause), 0))
         yield from (phase, step, evidence, rollbacks)
 
     def _hooks(self) -> Iterator[Metric]:
