@@ -230,6 +230,9 @@ class Rollouts:
     def read(self, service: str, pool: str) -> list[int]:
         return counts.read(self._fleet.totals, self._ledger.book.pool(service, pool))
 
+    def outcomes(self, service: str, pool: str) -> tuple[int, int]:
+        return counts.outcomes(self._fleet.totals, self._ledger.book.pool(service, pool))
+
     def wall(self) -> float:
         return self._ledger.now().wall
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -24,6 +24,7 @@ from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
 from proxy.policy.judge import Knobs
+from proxy.policy.judge.record import Record
 from proxy.tasks import spawn
 
 TICK_S = 1.0
@@ -50,6 +51,10 @@ class House(Protocol):
 
     def read(self, service: str, pool: str) -> list[int]:
         """The judge's counters of a pool, cumulative."""
+        ...
+
+    def outcomes(self, service: str, pool: str) -> tuple[int, int]:
+        """Requests and errors of a pool, cumulative."""
         ...
 
     def wall(self) -> float: ...
@@ -103,6 +108,17 @@ class House(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The record of a service's pool in charge, and what had been counted at the last look."""
+
+    pool: str
+    record: Record
+    at: float
+    requests: int
+    errors: int
+
+
 class Clerk:
     def __init__(self, house: House) -> None:
         self._house = house
@@ -111,6 +127,7 @@ class Clerk:
         self._seen: dict[str, Seen] = {}
         self._would: dict[str, int] = {}
         """Rollouts that would have been turned back, under `observe`."""
+        self._records: dict[str, _Kept] = {}
         self._ticking: set[str] = set()
         self._marks: dict[str, Mark] = {}
         """What has happened to a service's judge since its last tick."""
@@ -147,7 +164,11 @@ class Clerk:
             rollout = state.rolling if state is not None else None
             if state is None or rollout is None:
                 self._forget(service)
-            elif rollout.phase is Phase.WARMING:
+            if state is not None and (rollout is None or rollout.candidate_is_active):
+                self._note_record(service, state)
+            if state is None or rollout is None:
+                return
+            if rollout.phase is Phase.WARMING:
                 await self._look_if_ready(service, rollout, self._house.wall())
             else:
                 await self._look(service, state, rollout)
@@ -155,6 +176,17 @@ class Clerk:
             log.warning("guard_put_off", service=service, detail=refusal.detail)
         finally:
             self._ticking.discard(service)
+
+    def _note_record(self, service: str, state: ServiceState) -> None:
+        """Go on with the record of the pool in charge: the next release is held against it."""
+        pool, now = state.in_charge, self._house.monotonic()
+        requests, errors = self._house.outcomes(service, pool)
+        known = self._records.get(service)
+        if known is None or known.pool != pool:
+            self._records[service] = _Kept(pool, Record(), now, requests, errors)
+            return
+        known.record.add(now - known.at, requests - known.requests, errors - known.errors)
+        known.at, known.requests, known.errors = now, requests, errors
 
     # ---- one service ----
 
@@ -286,24 +318,36 @@ class Clerk:
             lambda pool: house.read(service, pool),
             house.monotonic(),
         )
-        self._take_up(service, watch, rollout)
+        known = self._records.get(service)
+        if known is not None and known.pool == rollout.old:
+            watch.record = known.record
+            del self._records[service]  # the watch goes on with it, and gives it back
+        if not self._take_up(service, watch, rollout) and rollout.candidate_is_active:
+            watch.stepped(rollout)  # a plain switch: it began with everything
         self._watches[service] = watch
         return watch
 
-    def _take_up(self, service: str, watch: Watch, rollout: Rollout) -> None:
+    def _take_up(self, service: str, watch: Watch, rollout: Rollout) -> bool:
         """After a restart: go on with what was known, or say that it is lost."""
         saved = self._saved.pop(service, None)
         if saved is None:
-            return
+            return False
         try:
             watch.load(saved["watch"])
         except (KeyError, ValueError) as error:
             watch.is_evidence_lost = True
             log.warning("evidence_lost", service=service, rollout=rollout.id, error=str(error))
+        return True
 
     def _forget(self, service: str) -> None:
-        if self._watches.pop(service, None) is not None:
-            self._house.patience(service, 0.0, 0.0)
+        watch = self._watches.pop(service, None)
+        if watch is None:
+            return
+        self._house.patience(service, 0.0, 0.0)
+        if service not in self._records and service in self._house.states():
+            requests, errors = self._house.outcomes(service, watch.old)
+            now = self._house.monotonic()
+            self._records[service] = _Kept(watch.old, watch.record, now, requests, errors)
 
     async def _save(self) -> None:
         now = self._house.monotonic()

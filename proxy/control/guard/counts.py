@@ -27,6 +27,13 @@ def read(totals: Totals, pool_slot: int) -> list[int]:
     return totals.counters(pool_slot + P_JUDGED, JUDGED_WORDS)
 
 
+def outcomes(totals: Totals, pool_slot: int) -> tuple[int, int]:
+    """Requests and errors of a pool, cumulative."""
+    start = pool_slot + P_JUDGED
+    requests = totals.counters(start + J_REQUESTS, JUDGE_BUCKETS)
+    return sum(requests), sum(totals.counters(start + J_ERRORS, JUDGE_BUCKETS))
+
+
 def between(before: Sequence[int], after: Sequence[int]) -> Counts:
     """What was counted from one reading to the next."""
     grown = [new - old for new, old in zip(after, before, strict=True)]

@@ -46,7 +46,7 @@ class Watch:
     def __init__(self, rollout: Rollout, knobs: Knobs, read: Read, now: float) -> None:
         # fixed
         self.rollout_id = rollout.id
-        self._old = rollout.old
+        self.old = rollout.old
         self._candidate = rollout.candidate
         self._read = read
         self.knobs = knobs
@@ -98,7 +98,7 @@ class Watch:
 
     def look(self, now: float, *, is_blind: bool) -> Seen:
         """Read what has happened since the last look, and have it judged."""
-        readings = (self._read(self._candidate), self._read(self._old))
+        readings = (self._read(self._candidate), self._read(self.old))
         candidate, active = (
             counts.between(before, after)
             for before, after in zip(self._last, readings, strict=True)
