@@ -164,14 +164,12 @@ class Clerk:
             rollout = state.rolling if state is not None else None
             if state is None or rollout is None:
                 self._forget(service)
-            if state is not None and (rollout is None or rollout.candidate_is_active):
-                self._note_record(service, state)
-            if state is None or rollout is None:
-                return
-            if rollout.phase is Phase.WARMING:
+            elif rollout.phase is Phase.WARMING:
                 await self._look_if_ready(service, rollout, self._house.wall())
             else:
                 await self._look(service, state, rollout)
+            if state is not None and (rollout is None or rollout.candidate_is_active):
+                self._note_record(service, state)
         except Refusal as refusal:  # somebody else moved it meanwhile, or the store is full
             log.warning("guard_put_off", service=service, detail=refusal.detail)
         finally:
