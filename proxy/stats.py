@@ -29,22 +29,11 @@ BINS_PER_OCTAVE = 8
 FIRST_EDGE_S = 0.001
 
 
-_SHORTEST_S = 1e-6
-
-
-def octaves(seconds: float) -> float:
-    """Octaves of a latency above (or below) a millisecond."""
-    return math.log2(max(seconds, _SHORTEST_S) * 1000.0)
-
-
-def octaves_bin(octaves_: float) -> int:
-    """Index of the bin of a latency in octaves: bin 0 is up to 1 ms, the last is open."""
-    return 0 if octaves_ <= 0.0 else min(BINS - 1, 1 + int(BINS_PER_OCTAVE * octaves_))
-
-
 def latency_bin(seconds: float) -> int:
-    """Index of the bin of a latency in seconds."""
-    return octaves_bin(octaves(seconds))
+    """Index of the bin of a latency in seconds: bin 0 is up to 1 ms, the last is open."""
+    if seconds <= FIRST_EDGE_S:
+        return 0
+    return min(BINS - 1, 1 + int(BINS_PER_OCTAVE * math.log2(seconds / FIRST_EDGE_S)))
 
 
 def bin_upper_edge_s(index: int) -> float:
@@ -104,16 +93,16 @@ J_REQUESTS = 0
 J_ERRORS = J_REQUESTS + JUDGE_BUCKETS
 J_REFUSED = J_ERRORS + JUDGE_BUCKETS
 """Answers of class 4xx."""
-J_TIMED = J_REFUSED + JUDGE_BUCKETS
-"""By client bucket: how many latencies, then the sums of their logarithms and of the squares."""
-J_LOG_SUMS = J_TIMED + JUDGE_BUCKETS
+J_UNTIMED = J_REFUSED + JUDGE_BUCKETS
+"""By client bucket: how many of its requests have no latency, less the latencies that belong to no
+request. So the usual request, which has one, costs nothing here; this may fall."""
+J_LOG_SUMS = J_UNTIMED + JUDGE_BUCKETS
+"""By client bucket: sums of the latencies' bins, which are their logarithms in eighths of an octave,
+and of the squares of these."""
 J_LOG_SQUARES = J_LOG_SUMS + JUDGE_BUCKETS
 J_LATENCIES = J_LOG_SQUARES + JUDGE_BUCKETS
 """Histogram of the time to the answer's head, of attempts that were no errors."""
 JUDGED_WORDS = J_LATENCIES + BINS
-LOG_SHIFT = 16
-LOG_SCALE = float(1 << LOG_SHIFT)
-"""Sums of logarithms (of milliseconds, base 2) and of their squares are whole numbers of 1/this."""
 POOL_WORDS = P_JUDGED + JUDGED_WORDS
 
 # ---- an endpoint's area ----

@@ -43,6 +43,7 @@ _VIA_END = encode.VIA + b"\r\n"
 _DURATION_US, _DURATION_BINS = stats.P_DURATION_US, stats.P_DURATION_BINS
 _BYTES_OUT, _IN_FLIGHT = stats.P_BYTES_OUT, stats.P_IN_FLIGHT
 _LAST_BIN, _BINS_PER_OCTAVE = stats.BINS - 1, stats.BINS_PER_OCTAVE
+_FIRST_EDGE_S = stats.FIRST_EDGE_S
 _KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
 
 
@@ -390,8 +391,8 @@ class Exchange:
 
     def _judge_head(self) -> None:
         if self.pool is not None:
-            octaves = stats.octaves(time.monotonic() - self.started)
-            judged.answered(self, self.pool, octaves, stats.octaves_bin(octaves))
+            place = stats.latency_bin(time.monotonic() - self.started)
+            judged.answered(self, self.pool, place)
 
     def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
         if self.head.method == b"HEAD":
@@ -516,14 +517,15 @@ class Exchange:
             status = self.status
             words[slot + (status // 100 if status < 600 else 5)] += 1
             words[slot + _DURATION_US] += int(duration * 1e6)
-            octaves = log2(duration * 1000.0) if duration > 1e-6 else -10.0
-            place = 0 if octaves <= 0.0 else min(_LAST_BIN, 1 + int(octaves * _BINS_PER_OCTAVE))
+            place = 0
+            if duration > _FIRST_EDGE_S:  # as stats.latency_bin, without the call
+                place = min(_LAST_BIN, 1 + int(log2(duration / _FIRST_EDGE_S) * _BINS_PER_OCTAVE))
             words[slot + _DURATION_BINS + place] += 1
             words[slot + _BYTES_OUT] += self.bytes_out
             if self.bytes_in:
                 words[slot + stats.P_BYTES_IN] += self.bytes_in
             if self.is_whole:
-                judged.answered(self, pool, octaves, place)
+                judged.answered(self, pool, place)
             if self.trail is not None:
                 count_end(self, pool)
         log = self.plane.access_log

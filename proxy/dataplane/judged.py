@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 _ERRORS = stats.P_JUDGED + stats.J_ERRORS
 _REQUESTS = stats.P_JUDGED + stats.J_REQUESTS
 _REFUSED = stats.P_JUDGED + stats.J_REFUSED
-_TIMED = stats.P_JUDGED + stats.J_TIMED
+_UNTIMED = stats.P_JUDGED + stats.J_UNTIMED
 _LOG_SUMS = stats.P_JUDGED + stats.J_LOG_SUMS
 _LOG_SQUARES = stats.P_JUDGED + stats.J_LOG_SQUARES
 _LATENCIES = stats.P_JUDGED + stats.J_LATENCIES
 _MASK = stats.JUDGE_BUCKETS - 1
-_PER_UNIT = stats.LOG_SCALE
-_SQUARE_SHIFT = stats.LOG_SHIFT
 
 KEPT_SAMPLES = 8
 """Failed first attempts that a worker remembers of each pool."""
@@ -37,16 +35,15 @@ Sample = tuple[float, bytes, str, int, str]
 """When (monotonic seconds), request id, endpoint, the answer's status or 0, kind of failure or ""."""
 
 
-def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> None:
-    """The endpoint's answer has begun, after as many octaves of milliseconds, in this bin."""
+def answered(exchange: Exchange, pool: PoolLive, place: int) -> None:
+    """The endpoint's answer has begun; `place` is the bin of its latency."""
     decision, trail, service = exchange.decision, exchange.trail, exchange.service
     if decision is None or service is None or decision.previewed:
         return
     if trail is not None and trail.pools:
         if pool in trail.pools:
             return
-        octaves = stats.octaves(time.monotonic() - trail.began)
-        place = stats.octaves_bin(octaves)
+        place = stats.latency_bin(time.monotonic() - trail.began)
     words, slot = pool.words, pool.slot
     base = slot + (decision.bucket & _MASK if service.is_sticky else _by_address(exchange))
     words[base + _REQUESTS] += 1
@@ -54,16 +51,17 @@ def answered(exchange: Exchange, pool: PoolLive, octaves: float, place: int) -> 
     if status >= 400:
         if status >= 500:
             words[base + _ERRORS] += 1
+            words[base + _UNTIMED] += 1
             if not exchange.is_whole:  # else `note_error` has done it
                 _keep(exchange, pool, status, "")
             return
         words[base + _REFUSED] += 1
-    if not exchange.is_timed:
+    if exchange.is_timed:
+        words[base + _UNTIMED] += 1
+    else:
         words[slot + _LATENCIES + place] += 1
-        words[base + _TIMED] += 1
-        scaled = int(octaves * _PER_UNIT)
-        words[base + _LOG_SUMS] += scaled
-        words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
+        words[base + _LOG_SUMS] += place
+        words[base + _LOG_SQUARES] += place * place
 
 
 def failed(exchange: Exchange, pool: PoolLive, kind: str) -> None:
@@ -103,12 +101,11 @@ def waited(exchange: Exchange, pool: PoolLive, seconds: float) -> None:
         return
     exchange.is_timed = True
     words, base = pool.words, pool.slot + _bucket(exchange)
-    octaves = stats.octaves(seconds)
-    words[pool.slot + _LATENCIES + stats.octaves_bin(octaves)] += 1
-    words[base + _TIMED] += 1
-    scaled = int(octaves * _PER_UNIT)
-    words[base + _LOG_SUMS] += scaled
-    words[base + _LOG_SQUARES] += scaled * scaled >> _SQUARE_SHIFT
+    place = stats.latency_bin(seconds)
+    words[pool.slot + _LATENCIES + place] += 1
+    words[base + _UNTIMED] -= 1  # it is a latency without a request, or before its request
+    words[base + _LOG_SUMS] += place
+    words[base + _LOG_SQUARES] += place * place
 
 
 def left(exchange: Exchange, now: float) -> None:
@@ -158,6 +155,7 @@ def _lost(exchange: Exchange, pool: PoolLive, kind: str) -> None:
     words, base = pool.words, pool.slot + _bucket(exchange)
     words[base + _REQUESTS] += 1
     words[base + _ERRORS] += 1
+    words[base + _UNTIMED] += 1
     _keep(exchange, pool, 0, kind)
 
 

@@ -13,10 +13,9 @@ from proxy.stats import (
     J_LOG_SUMS,
     J_REFUSED,
     J_REQUESTS,
-    J_TIMED,
+    J_UNTIMED,
     JUDGE_BUCKETS,
     JUDGED_WORDS,
-    LOG_SCALE,
     P_JUDGED,
     Totals,
 )
@@ -47,9 +46,12 @@ def between(before: Sequence[int], after: Sequence[int]) -> Counts:
         errors_by=errors,
         refused_by=refused,
         latencies=grown[J_LATENCIES : J_LATENCIES + BINS],
-        latency_counts=_by_bucket(grown, J_TIMED),
-        log_sums=[each / LOG_SCALE for each in _by_bucket(grown, J_LOG_SUMS)],
-        log_squares=[each / LOG_SCALE for each in _by_bucket(grown, J_LOG_SQUARES)],
+        latency_counts=[
+            all_ - without
+            for all_, without in zip(requests, _by_bucket(grown, J_UNTIMED), strict=True)
+        ],
+        log_sums=_by_bucket(grown, J_LOG_SUMS),
+        log_squares=_by_bucket(grown, J_LOG_SQUARES),
     )
 
 

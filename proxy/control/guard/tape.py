@@ -15,7 +15,7 @@ from typing import Any
 
 from proxy.control.rollout.machine import Phase, Rollout
 from proxy.policy.judge import BUCKETS, Call, Counts, Knobs, Tick, Verdict
-from proxy.stats import BINS, LOG_SCALE
+from proxy.stats import BINS
 
 FORMAT = 1
 MOST_PLAIN = 1 << 20
@@ -29,8 +29,8 @@ _LISTS = {
     "refused_by": (BUCKETS, 1.0),
     "latencies": (BINS, 1.0),
     "latency_counts": (BUCKETS, 1.0),
-    "log_sums": (BUCKETS, LOG_SCALE),
-    "log_squares": (BUCKETS, LOG_SCALE),
+    "log_sums": (BUCKETS, 1.0),
+    "log_squares": (BUCKETS, 1.0),
 }
 """Their length, and what makes whole numbers of them."""
 

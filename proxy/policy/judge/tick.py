@@ -18,7 +18,8 @@ class Counts:
 
     First attempts only. The lists by client bucket have BUCKETS numbers, the histogram
     `stats.BINS`; None where they are not known. `log_sums` and `log_squares` are sums of the
-    logarithm of the latency in seconds and of its square, over attempts that were no errors.
+    logarithm of the latency (to any base, of any unit) and of its square, over attempts that
+    were no errors.
     """
 
     requests: int = 0

@@ -12,18 +12,18 @@ from proxy.control.guard.tape import Mark, Taped
 from proxy.control.rollout.machine import Phase, Rollout
 from proxy.control.rollout.plan import Plan, Step
 from proxy.policy.judge import Call, Counts, Knobs, Tick, Verdict
-from proxy.stats import BINS, JUDGE_BUCKETS, LOG_SCALE
+from proxy.stats import BINS, JUDGE_BUCKETS
 
 
 def counts(draw: random.Random, requests: int) -> Counts:
-    """As `guard.counts` makes them: sums of logarithms are whole numbers of 1/LOG_SCALE."""
+    """As `guard.counts` makes them: whole numbers."""
     by = [0] * JUDGE_BUCKETS
     for _ in range(requests):
         by[draw.randrange(JUDGE_BUCKETS)] += 1
     latencies = [0] * BINS
     for _ in range(requests):
         latencies[min(BINS - 1, int(draw.lognormvariate(3.4, 0.25)))] += 1
-    logs = [draw.randrange(1 << 20) / LOG_SCALE if each else 0.0 for each in by]
+    logs = [draw.randrange(1 << 20) if each else 0 for each in by]
     return Counts(
         requests=requests,
         errors=by[3],
