@@ -23,7 +23,7 @@ NEXT = {
     "check config/turnout.yaml": "is the example valid?",
     "run config/turnout.yaml": "proxy :8080, admin :9900",
     "status --watch": "pools, shares, drains",
-    "deploy shop --endpoints ... --release v42": "what you have just seen",
+    "deploy shop --endpoints A,B": "what you have just seen",
     "rollout pause shop": "and resume, promote, abort",
     "weights shop blue=90 green=10": "by hand; --ttl 2h for a while",
     "rollback shop": "and back",

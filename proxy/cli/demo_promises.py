@@ -13,8 +13,6 @@ from proxy.cli.exits import ExitCode
 
 DEGRADED: Final = "baseline degraded"
 """What the judge calls an outage that hurts the active pool too."""
-EDGE_S: Final = 0.05
-"""A request so shortly before an answer was seen may have been sent before the change."""
 
 
 @dataclass(slots=True)
@@ -23,7 +21,6 @@ class Seen:
 
     rollout: int | None = None
     turned_back_s: float | None = None
-    reason: str = ""
     lockout: str | None = None
     held_from_s: float | None = None
     held_to_s: float | None = None
@@ -34,7 +31,6 @@ class Seen:
             return
         if rollout["phase"] == "rolled_back" and self.turned_back_s is None:
             self.turned_back_s = now_s
-            self.reason = str(rollout.get("reason") or "")
             self.lockout = (view.get("lockout") or {}).get("release")
         if guard.get("verdict") == "HOLD" and guard.get("reason") == DEGRADED:
             self.held_from_s = self.held_from_s or now_s
@@ -47,13 +43,15 @@ class Seen:
         return self.held_to_s - self.held_from_s
 
 
-def went_through(records: Sequence[Record], act: Act, release: str, code: int) -> Promise:
-    """A good release: everything is there, and nobody noticed."""
+def went_through(
+    records: Sequence[Record], failed: int, act: Act, release: str, code: int
+) -> Promise:
+    """A good release: everything is there, and nobody noticed; `failed` got no whole answer."""
     found = [record for record in records if act.has(record)]
-    bad = sum(record.is_bad for record in found)
+    bad = failed + sum(record.is_bad for record in found)
     said = (
         f"{release} was rolled out in {words.duration(act.to_s - act.from_s)}:"
-        f" {bad} of {words.count(len(found), 'request')} failed"
+        f" {bad} of {words.count(len(found) + failed, 'request')} failed"
     )
     return Promise(said, code == ExitCode.DONE and not bad and bool(found))
 
@@ -73,15 +71,17 @@ def turned_back(records: Sequence[Record], act: Act, release: str, code: int) ->
     return Promise(said, code == ExitCode.ROLLED_BACK and bad > 0)
 
 
-def stays_away(records: Sequence[Record], release: str, seen: Seen, again: int) -> Promise:
-    """Nothing reaches it after that, and it cannot be deployed again by accident."""
-    since_s = seen.turned_back_s
-    if since_s is None:
+def stays_away(
+    records: Sequence[Record], release: str, seen: Seen, told_s: float, again: int
+) -> Promise:
+    """Nothing reaches it once the command has said so, and it cannot come back by accident."""
+    if seen.turned_back_s is None:
         return Promise(f"{release} was never turned back", is_kept=False)
-    late = sum(record.sent_s >= since_s - EDGE_S for record in of_release(records, release))
+    late = sum(record.sent_s >= told_s for record in of_release(records, release))
     is_locked = seen.lockout == release and again == ExitCode.REFUSED
     locked = "it is locked out" if is_locked else "it is NOT locked out"
-    return Promise(f"{late} requests reached {release} after that; {locked}", not late and is_locked)
+    said = f"{words.count(late, 'request')} reached {release} after that; {locked}"
+    return Promise(said, not late and is_locked)
 
 
 def was_held(records: Sequence[Record], outage: Trouble, seen: Seen) -> Promise:

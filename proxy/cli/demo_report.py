@@ -90,8 +90,8 @@ class Report:
         requests = len(self.records) + len(self.failures)
         bad = sum(record.is_bad for record in self.records)
         return [
-            f"{words.number(requests)} requests, {words.number(bad)} bad answers"
-            f" that the releases were made to give, {self.unexplained} other failures",
+            f"{words.count(requests, 'request')}, {words.count(bad, 'bad answer')} in all",
+            f"failures that nobody made on purpose: {self.unexplained}",
             *(f"  {failure}" for failure in self.failures[:10]),
         ]
 

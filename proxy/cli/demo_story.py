@@ -84,7 +84,10 @@ class Story:
         act = self._act(f"{GOOD}, a good release")
         code = await self._deploy(GOOD)
         act.to_s = time.monotonic()
-        await self._keep(lambda: demo_promises.went_through(self._load.records, act, GOOD, code))
+        failed = len(self._load.failures)
+        await self._keep(
+            lambda: demo_promises.went_through(self._load.records, failed, act, GOOD, code)
+        )
         await self._play(2)
 
     async def _bad(self) -> None:
@@ -92,14 +95,14 @@ class Story:
         self.teller.head(f"2. A bad release: half of what {BAD} answers is an error.")
         act = self._act(f"{BAD}, a bad release")
         code = await self._deploy(BAD)
-        seen = self._seen
+        seen, told_s = self._seen, time.monotonic()
         await self._play(3)
         act.to_s = time.monotonic()
         await self._keep(lambda: demo_promises.turned_back(self._load.records, act, BAD, code))
         self.teller.say("Once more, as a pipeline would that tries again:")
         again = await self._deploy(BAD)
         await self._keep(
-            lambda: demo_promises.stays_away(self._load.records, BAD, seen, again),
+            lambda: demo_promises.stays_away(self._load.records, BAD, seen, told_s, again),
         )
 
     async def _outage(self) -> None:
@@ -166,7 +169,7 @@ class Story:
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for it, not for ever: what did not happen then breaks its promise."""
         deadline = time.monotonic() + WAIT_S
-        while not condition() and time.monotonic() < deadline:
+        while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - of a view
             await asyncio.sleep(REFRESH_S / 2)
 
     def _phase(self) -> str:

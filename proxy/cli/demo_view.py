@@ -43,7 +43,9 @@ class Scene:
     def releases(self) -> dict[str, str]:
         """The release of every pool that has one."""
         pools = self.service["pools"]
-        return {name: pools[name]["release"] for name in sorted(pools) if pools[name].get("release")}
+        return {
+            name: pools[name]["release"] for name in sorted(pools) if pools[name].get("release")
+        }
 
     def shares(self, now_s: float) -> dict[str, float]:
         return shares(self._recent(now_s))
@@ -170,7 +172,7 @@ def numbers(scene: Scene, now_s: float) -> str:
     """One line: `12s  v41 89.9 %, v42 10.1 %  201/s  14 in flight  bad answers 0, failures 0`."""
     found = scene.shares(now_s)
     seen = ", ".join(
-        f"{release} {words.percent(round(found.get(release, 0.0), 1))}"
+        f"{release} {words.percent(round(found.get(release, 0.0), 1)) if found else '-'}"
         for release in scene.releases().values()
     )
     return (
