@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml requirements.lock
 run: $(STAMP)  ## start the proxy on CONFIG (config/turnout.yaml)
 	$(BIN)/turnout run $(CONFIG)
 
-demo: $(STAMP)  ## show the main job: split, switch under load, back again
+demo: $(STAMP)  ## see it: a good release, a bad one turned back, an outage held
 	$(BIN)/turnout demo
 
 test: $(STAMP)  ## every test, the end-to-end ones too

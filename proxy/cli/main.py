@@ -41,7 +41,7 @@ VERBS = {
     "reload": Verb("reload", "reload", "Read the configuration's file again."),
     "decisions": Verb("decisions", "decisions", "Show who changed what, when and why."),
     "replay": Verb("replay", "replay", "Judge a recorded rollout again, with other settings."),
-    "demo": Verb("demo", "demo", "See it work: two small services, a proxy, load, a switch."),
+    "demo": Verb("demo", "demo", "See it work: a good release, a bad one, an outage, under load."),
 }
 
 EPILOG = """\b

@@ -100,8 +100,8 @@ def not_ready(service: View) -> Iterator[str]:
     """The candidate's endpoints that are not up yet, with what their last check said."""
     pool = service["pools"].get(service["rollout"]["candidate"]) or {}
     for endpoint in pool.get("endpoints") or []:
-        if endpoint.get("available"):
-            continue
+        if endpoint.get("available") or endpoint.get("leaving"):
+            continue  # what leaves is the release before
         said = endpoint.get("last_check") or str(endpoint.get("state") or "not reachable")
         yield f"{endpoint['address']}: {said}"
 

@@ -18,6 +18,7 @@ def part(now: float, *, since: float, readmitted_at: float, slow_start_s: float)
 
 
 def _ramp(elapsed_s: float, length_s: float) -> float:
-    if elapsed_s >= length_s:
+    # The board may have been written a moment after the look that reads it took its time.
+    if elapsed_s >= length_s or length_s <= 0:
         return 1.0
     return FIRST_PART + (1.0 - FIRST_PART) * max(0.0, elapsed_s) / length_s

@@ -71,6 +71,12 @@ def test_warming_names_what_is_not_up_with_its_last_check(rollout_view: Build) -
     assert rollout_words.sentence(view) == said
 
 
+def test_warming_does_not_wait_for_what_leaves_the_pool(rollout_view: Build) -> None:
+    view = rollout_view("warming", 0)
+    view["pools"]["green"]["endpoints"][0]["leaving"] = True
+    assert rollout_words.sentence(view) == "warming: green gets nothing before it is ready"
+
+
 def test_a_hold_is_said_with_its_words(rollout_view: Build) -> None:
     guard = {"verdict": "HOLD", "reason": "baseline degraded", "words": "the active pool fails"}
     said = rollout_words.sentence(rollout_view(guard=guard))

@@ -18,8 +18,11 @@ def test_it_grows_evenly_from_a_tenth_to_the_whole(elapsed: float, expected: flo
     assert found == pytest.approx(expected)
 
 
-def test_without_slow_start_it_is_whole_at_once() -> None:
-    assert part(5.0, since=5.0, readmitted_at=LONG_AGO, slow_start_s=0.0) == 1.0
+@pytest.mark.parametrize("since", [5.0, 5.001])
+def test_without_slow_start_it_is_whole_at_once_even_if_it_came_up_a_moment_after_now(
+    since: float,
+) -> None:
+    assert part(5.0, since=since, readmitted_at=LONG_AGO, slow_start_s=0.0) == 1.0
 
 
 @pytest.mark.parametrize(("slow_start_s", "length_s"), [(0.0, READMIT_S), (60.0, 60.0)])
