@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from proxy.control.filling import Filling, Member
-from proxy.control.rollout.machine import Phase, Rollout, Why
+from proxy.control.rollout.machine import End, Phase, Rollout, Why
 from proxy.control.rollout.plan import Plan, Step
 from proxy.control.state import (
     ByEndpoint,
@@ -149,6 +149,7 @@ def _rollout(plain: Plain | None) -> Rollout | None:
         phase_at=float(plain["phase_at"]),
         why=Why(plain["why"]),
         reason=str(plain["reason"]),
+        end=End(plain.get("end", "")),
         before=None if before is None else Phase(before),
         who=str(plain["who"]),
         undo=None if plain.get("undo") is None else _filling(plain["undo"]),

@@ -592,7 +592,7 @@ class Controller:
             rings=stored.rings,
             revision=stored.revision,
         )
-        self.rollouts.clerk.remember(stored.guard)
+        self.rollouts.clerk.remember(stored.guard, stored.states)
         step = resume(self._ledger.setup, around, stored.guard)
         started = Decision(
             what="started",

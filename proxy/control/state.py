@@ -98,6 +98,9 @@ class Lockout:
     reason: str = ""
     rollout: int = 0
 
+    def is_over(self, now: float) -> bool:
+        return self.until is not None and self.until <= now
+
 
 ByEndpoint = Mapping[str, Mapping[str, Draining]]
 """Pool -> address -> drain."""

@@ -92,7 +92,7 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
     return {
         "name": state.name,
         "active": state.in_charge,
-        "candidate": state.candidate,
+        "candidate": _candidate(state),
         "previous_active": state.previous_active,
         "weights": {
             "declared": percents(state.file.shares),
@@ -104,13 +104,21 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
         "pools": {pool.name: _pool(pool, service.limits, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
         "hold": hold_view(state.name, state.hold, gaze) if state.hold else None,
-        "lockout": lockout_view(state.lockout),
+        "lockout": lockout_view(state.lockout, gaze.now.wall),
         "overrides": overrides(state),
         "is_leaving": state.is_removed,
         "revision": state.revision,
         "counts": _counts(service.pools, gaze.totals),
         "retries": _retries(service, gaze.totals),
     }
+
+
+def _candidate(state: ServiceState) -> str | None:
+    """The pool on trial, also while it has nothing yet; without a rollout the other one of two."""
+    rollout = state.rolling
+    if rollout is None:
+        return state.candidate
+    return None if rollout.candidate_is_active else rollout.candidate
 
 
 def _pool(pool: Pool, limits: Limits, state: ServiceState, gaze: Gaze) -> View:

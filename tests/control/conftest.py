@@ -27,8 +27,15 @@ from proxy.stats import (
     BLOCK_WORDS,
     E_IN_FLIGHT,
     E_UNREACHABLE_MS,
+    J_ERRORS,
+    J_LATENCIES,
+    J_REQUESTS,
+    J_TIMED,
+    JUDGE_BUCKETS,
     P_CUT,
     P_IN_FLIGHT,
+    P_JUDGED,
+    W_HEARTBEAT_MS,
     Board,
     CounterBlock,
     SlotTable,
@@ -38,6 +45,10 @@ from proxy.tasks import Report
 
 BLUE = ("127.0.0.1:9001", "127.0.0.1:9002")
 GREEN = ("127.0.0.1:9101",)
+USUAL_BIN = 40
+"""Of the histogram of latencies, where all that went well ends up."""
+Two = tuple[int, int]
+"""Requests, and how many of them failed."""
 
 CONFIG = """\
 listeners:
@@ -168,6 +179,30 @@ class FakeFleet:
         for block, until in zip(self.blocks, until_ms, strict=True):
             block.words[endpoint.slot + E_UNREACHABLE_MS] = until
 
+    def beat(self, now: float) -> None:
+        """Both workers report that they live."""
+        for block in self.blocks:
+            block.words[W_HEARTBEAT_MS] = int(now * 1000.0)
+
+    def judged(self, pool: str, requests: int, errors: int = 0, *, worker: int = 0) -> None:
+        """First attempts on a pool that have ended, of as many clients as can be told apart."""
+        words, slot = self.blocks[worker].words, self.pool(pool).slot + P_JUDGED
+        for number in range(requests):
+            bucket = number % JUDGE_BUCKETS
+            words[slot + J_REQUESTS + bucket] += 1
+            if number < errors:
+                words[slot + J_ERRORS + bucket] += 1
+            else:
+                words[slot + J_TIMED + bucket] += 1
+                words[slot + J_LATENCIES + USUAL_BIN] += 1
+
+    def lose(self, worker: int) -> None:
+        """A worker dies, and another one takes its place with counters of its own."""
+        self.totals.retire(worker)
+        self.blocks.append(_block(f"instead of {worker}"))
+        self.blocks[worker], self.blocks[-1] = self.blocks[-1], self.blocks[worker]
+        self.totals.add((worker, "again"), self.blocks[worker].words, worker)
+
     def close(self) -> None:
         for block in (*self.blocks, self._board):
             block.close()
@@ -260,6 +295,29 @@ class World:
             await self.controller.stop()
             self.controller = None
 
+    async def tick(self, seconds: int = 1, *, green: Two = (0, 0), blue: Two = (0, 0)) -> None:
+        """So many seconds with so much traffic on each pool, and the guard's look after each."""
+        assert self.controller
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+            self.fleet.beat(self.clock.monotonic())
+            for pool, (requests, errors) in (("green", green), ("blue", blue)):
+                self.fleet.judged(pool, requests, errors)
+            await self.controller.rollouts.clerk.tick("shop")
+
+    def view(self, key: str) -> Any:
+        """A field of the service as it is shown."""
+        assert self.controller
+        return self.controller.service("shop")[key]
+
+    @property
+    def phase(self) -> str:
+        return str(self.view("rollout")["phase"])
+
+    def in_force(self) -> dict[str, int]:
+        """The pools' weights as the workers have them, hundredths of a percent."""
+        return {name: self.fleet.pool(name).weight for name in ("blue", "green")}
+
     def whats(self, service: str | None = None) -> list[str]:
         assert self.controller
         return [each["what"] for each in self.controller.decisions(service, 0, 1000)]
@@ -272,7 +330,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr("proxy.control.guard.clerk.TICK_S", 3600.0)  # see `World.tick`
     world = World(tmp_path)
     yield world
     await world.stop()

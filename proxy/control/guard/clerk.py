@@ -19,11 +19,11 @@ from proxy.control.guard.rules import Rules
 from proxy.control.guard.tape import Mark, encode, taped
 from proxy.control.guard.ticks import Row
 from proxy.control.guard.watch import Seen, Watch
-from proxy.control.refusal import Refusal
+from proxy.control.refusal import Refusal, Refused
 from proxy.control.rollout.change import happen
-from proxy.control.rollout.machine import Event, Judged, Kind, Outcome, Phase, Rollout
+from proxy.control.rollout.machine import TABLE, Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
-from proxy.policy.judge import Knobs
+from proxy.policy.judge import Knobs, Verdict
 from proxy.policy.judge.record import Record
 from proxy.tasks import spawn
 
@@ -123,6 +123,10 @@ class Clerk:
     def __init__(self, house: House) -> None:
         self._house = house
         self._saved: dict[str, dict[str, Any]] = {}
+        self._resumed: dict[str, int] = {}
+        """Rollouts that were under way when we were started."""
+        self._stored: set[str] = set()
+        """Services of whose watch the store has something."""
         self._watches: dict[str, Watch] = {}
         self._seen: dict[str, Seen] = {}
         self._would: dict[str, int] = {}
@@ -136,9 +140,16 @@ class Clerk:
         self.rollbacks: Counter[tuple[str, str]] = Counter()
         """How many by service and cause, since the start."""
 
-    def remember(self, saved: Mapping[str, dict[str, Any]]) -> None:
-        """What the store has of watches that were under way."""
-        self._saved = dict(saved)
+    def remember(
+        self, saved: Mapping[str, dict[str, Any]], states: Mapping[str, ServiceState]
+    ) -> None:
+        """What the store has of watches, and of the rollouts that were under way."""
+        self._saved, self._stored = dict(saved), set(saved)
+        self._resumed = {
+            name: state.rolling.id
+            for name, state in states.items()
+            if state.rolling is not None and state.rolling.phase is not Phase.WARMING
+        }
 
     def seen(self, service: str) -> Seen | None:
         """What the last tick of the service's last rollout showed."""
@@ -193,22 +204,31 @@ class Clerk:
         watch = self._watch(service, rollout)
         if watch.is_evidence_lost:
             watch.is_evidence_lost = False
-            await self.happen(service, Event(kind=Kind.REJUDGE, now=house.wall(), reason=LOST))
+            await self._say_lost(service, rollout)
             return
         seen = watch.look(house.monotonic(), is_blind=house.is_blind())
         self._seen[service] = seen
         house.patience(service, *watch.patience())
         event = self._event(service, rollout, seen, house.wall())
-        if would := self._would_have(service, rollout, seen):
-            await house.record(would)
         self._tape(service, rollout, seen, watch.knobs)
         change, outcome = self.move(state, event)
-        if not change.decisions:
+        if not change.decisions:  # noted before anything is waited for: nobody else moved it yet
             house.note(service, change.state)
+        if would := self._would_have(service, rollout, seen):
+            await house.record(would)
+        if not change.decisions:
             return
         if words := await self._refused(service, outcome):
             event = Event(kind=Kind.HOOK_REFUSED, now=house.wall(), reason=words)
-        await self.happen(service, event, seen)
+        await self.happen(service, rollout, event, seen)
+
+    async def _say_lost(self, service: str, rollout: Rollout) -> None:
+        if (rollout.phase, Kind.REJUDGE) in TABLE:
+            event = Event(kind=Kind.REJUDGE, now=self._house.wall(), reason=LOST)
+            await self.happen(service, rollout, event)
+            return
+        why = f"{LOST}: another judge begins while rollout {rollout.id} is {rollout.phase.value}"
+        await self._house.record(Decision(what="guard", who=GUARD, service=service, why=why))
 
     async def _refused(self, service: str, outcome: Outcome) -> str | None:
         """What the blocking hooks have against a move that is about to be made."""
@@ -230,13 +250,21 @@ class Clerk:
         lockout_s = self._house.rules(state.name).lockout_s
         return happen(state, event, lockout_s=lockout_s, numbers=numbers)
 
-    async def happen(self, service: str, event: Event, seen: Seen | None = None) -> Outcome:
-        """Have the event happen through the one door, and everything that follows from it."""
+    async def happen(
+        self, service: str, rollout: Rollout, event: Event, seen: Seen | None = None
+    ) -> Outcome:
+        """Have the event happen to this rollout through the one door, and what follows from it."""
         numbers = in_numbers(seen) if seen is not None else {}
-        rollout = self._house.states()[service].rollout
-        if event.judged is Judged.FAIL and rollout is not None:
+        if event.judged is Judged.FAIL:
             numbers["samples"] = await self._house.samples(service, rollout.candidate)
-        outcome = await self._house.change(service, lambda state: self.move(state, event, numbers))
+
+        def move(state: ServiceState) -> tuple[Change, Outcome]:
+            # Somebody may have ended it and begun another one while we were waiting.
+            if state.rollout is None or state.rollout.id != rollout.id:
+                raise Refused(f"rollout {rollout.id} of {service} is not the last one any more")
+            return self.move(state, event, numbers)
+
+        outcome = await self._house.change(service, move)
         self.follow(service, outcome, event)
         return outcome
 
@@ -263,12 +291,13 @@ class Clerk:
         if is_ready:
             if refused := await self._house.leave(service, "started", rollout):
                 event = Event(kind=Kind.NOT_READY, now=now, reason=f"not started: {refused}")
-                await self.happen(service, event)
+                await self.happen(service, rollout, event)
                 return
-            await self.happen(service, Event(kind=Kind.READY, now=now))
+            await self.happen(service, rollout, Event(kind=Kind.READY, now=now))
         elif now - rollout.phase_at >= rollout.plan.ready_timeout_s:
             reason = f"not ready within {rollout.plan.ready_timeout_s:g} s: {words}"
-            await self.happen(service, Event(kind=Kind.NOT_READY, now=now, reason=reason))
+            event = Event(kind=Kind.NOT_READY, now=now, reason=reason)
+            await self.happen(service, rollout, event)
 
     def _event(self, service: str, rollout: Rollout, seen: Seen, now: float) -> Event:
         mode, judged = self._house.rules(service).mode, seen.judged
@@ -279,7 +308,7 @@ class Clerk:
             kind=Kind.TICK,
             now=now,
             who=GUARD,
-            reason=f"{verdict.reason}: {verdict.words}" if judged is Judged.FAIL else "",
+            reason=in_a_phrase(verdict) if judged is Judged.FAIL else "",
             length_s=seen.tick.length_s,
             requests=seen.tick.candidate.requests,
             judged=judged,
@@ -299,7 +328,7 @@ class Clerk:
             what="guard",
             who=GUARD,
             service=service,
-            why=f"would have rolled back: {seen.verdict.reason}: {seen.verdict.words}",
+            why=f"would have rolled back: {in_a_phrase(seen.verdict)}",
             numbers=in_numbers(seen),
         )
 
@@ -327,15 +356,27 @@ class Clerk:
 
     def _take_up(self, service: str, watch: Watch, rollout: Rollout) -> bool:
         """After a restart: go on with what was known, or say that it is lost."""
-        saved = self._saved.pop(service, None)
-        if saved is None:
-            return False
+        saved = self._saved.pop(service, {})
+        if self._resumed.pop(service, None) != rollout.id:
+            return False  # it began since
         try:
             watch.load(saved["watch"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             watch.is_evidence_lost = True
-            log.warning("evidence_lost", service=service, rollout=rollout.id, error=str(error))
+            log.warning("evidence_lost", service=service, rollout=rollout.id, error=repr(error))
+        at = (saved.get("phase"), saved.get("step"))
+        if rollout.phase is Phase.ASKING or at != (rollout.phase.value, rollout.step):
+            watch.stepped(rollout)  # it moved after it was saved, or has to ask anew
         return True
+
+    def disturbed(self, service: str) -> None:
+        """The endpoints of the service's pools have changed: the judge is told of a step."""
+        state = self._house.states().get(service)
+        rollout = state.rolling if state is not None else None
+        if rollout is None or rollout.phase is Phase.WARMING:
+            return
+        self._marks[service] = Mark.STEP
+        self._watch(service, rollout).disturbed()
 
     def _forget(self, service: str) -> None:
         watch = self._watches.pop(service, None)
@@ -352,11 +393,15 @@ class Clerk:
         if now - self._kept_at >= KEEP_S:
             self._kept_at = now
             await self._keep()
-        if now - self._saved_at < SAVE_S or not self._watches:
-            return
-        self._saved_at = now
+        if now - self._saved_at >= SAVE_S:
+            self._saved_at = now
+            await self.save()
+
+    async def save(self) -> None:
+        """Make durable how far every rollout has come, and forget those that are over."""
         states = self._house.states()
-        progress: dict[str, dict[str, Any] | None] = {}
+        over = {name for name in self._stored if name not in states or not states[name].rolling}
+        progress: dict[str, dict[str, Any] | None] = dict.fromkeys(over)
         for name, watch in self._watches.items():
             rollout = states[name].rolling if name in states else None
             if rollout is not None and rollout.id == watch.rollout_id:
@@ -368,8 +413,11 @@ class Clerk:
                     "had": rollout.had,
                     "watch": watch.save(),
                 }
+        if not progress:
+            return
         try:
             await self._house.save(progress)
+            self._stored = (self._stored | progress.keys()) - over
         except Refusal as refusal:
             log.warning("guard_not_saved", detail=refusal.detail)
 
@@ -402,6 +450,13 @@ def resumed(rollout: Rollout, saved: Mapping[str, Any] | None) -> Rollout:
 
 def _report(name: str, error: BaseException) -> None:
     log.error("guard_failed", task=name, exc_info=error)
+
+
+def in_a_phrase(verdict: Verdict) -> str:
+    """The reason and the numbers; the words of a test begin with its name."""
+    if not verdict.words or verdict.words.startswith(verdict.reason):
+        return verdict.words or verdict.reason
+    return f"{verdict.reason}: {verdict.words}"
 
 
 def in_numbers(seen: Seen) -> dict[str, Any]:

@@ -7,8 +7,8 @@ Pure but for the counters it reads; `clerk` gives it its turns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from proxy.control.guard import counts
@@ -31,6 +31,9 @@ Read = Callable[[str], list[int]]
 """The judge's counters of a pool, cumulative over all workers."""
 
 
+Totals = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What one tick showed."""
@@ -40,6 +43,8 @@ class Seen:
     judged: Judged
     still_fails: bool
     old_is_no_better: bool
+    totals: Totals = (0, 0, 0, 0)
+    """Requests and errors of the candidate and of the old pool since this judge began."""
 
 
 class Watch:
@@ -60,6 +65,7 @@ class Watch:
         self._last = (read(rollout.candidate), read(rollout.old))
         self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT_TICKS)
         self._asked: list[float] | None = None
+        self._totals: Totals = (0, 0, 0, 0)
 
     # ---- when weights change ----
 
@@ -87,12 +93,17 @@ class Watch:
         """Another judge, which knows of no evidence: a person overruled the one before."""
         self.knobs, self._asked = knobs, None
         self.judge = Judge(knobs)
+        self._totals = (0, 0, 0, 0)
         if rollout.phase is not Phase.PROMOTED:
             return
         self._is_at_record = True
         share = self.record.highest_share(self.knobs.false_alarm / LEVEL_PART)
         if share is not None:
             self.judge.watch(share)
+
+    def disturbed(self) -> None:
+        """A pool's endpoints are others now: what comes is a stratum of its own."""
+        self.judge.step()
 
     # ---- a tick ----
 
@@ -120,7 +131,13 @@ class Watch:
         if not self._is_at_record:
             self.record.add(tick.length_s, tick.active.requests, tick.active.errors)
         self._recent.append((tick.candidate.requests, tick.candidate.errors))
-        answer = self._ask(tick.candidate, tick.active)
+        new, old = tick.candidate, tick.active
+        counted = (new.requests, new.errors, old.requests, old.errors)
+        requests, errors, old_requests, old_errors = (
+            int(x + y) for x, y in zip(self._totals, counted, strict=True)
+        )
+        self._totals = (requests, errors, old_requests, old_errors)
+        answer = self._ask(new, old)
         judged = Judged(verdict.call.value)
         if self._asked is not None:
             # The judge has failed it already; the question is what the old pool says.
@@ -131,6 +148,7 @@ class Watch:
             judged=judged,
             still_fails=self._still_fails(),
             old_is_no_better=answer is Reply.NO_BETTER,
+            totals=self._totals,
         )
 
     def _ask(self, candidate: Counts, active: Counts) -> Reply:
@@ -162,6 +180,8 @@ class Watch:
             "record": self.record.save(),
             "is_at_record": self._is_at_record,
             "at_s": self._last_at - self._began,
+            "totals": list(self._totals),
+            "knobs": asdict(self.knobs),
         }
 
     def load(self, saved: dict[str, Any]) -> None:
@@ -169,11 +189,19 @@ class Watch:
         try:
             if saved["rollout"] != self.rollout_id:
                 raise ValueError("the judge's state of another rollout")
-            judge = Judge.restored(saved["judge"], self.knobs)
+            knobs = _knobs(saved["knobs"])  # those it began with, whatever the file says now
+            judge = Judge.restored(saved["judge"], knobs)
             rows: Sequence[Any] = saved["record"]
             self.record.load(list(rows))
             self._is_at_record = bool(saved["is_at_record"])
             self._began = self._last_at - float(saved["at_s"])
+            requests, errors, old_requests, old_errors = (int(each) for each in saved["totals"])
+            self._totals = (requests, errors, old_requests, old_errors)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the state of a watch: {error!r}") from error
-        self.judge = judge
+        self.judge, self.knobs = judge, knobs
+
+
+def _knobs(saved: Mapping[str, Any]) -> Knobs:
+    """Those of a later version are passed over."""
+    return Knobs(**{each.name: saved[each.name] for each in fields(Knobs) if each.name in saved})

@@ -26,7 +26,8 @@ def begin(
 ) -> Change:
     """Begin a rollout: nothing is sent to the candidate before it is ready.
 
-    A lockout ends with it: it was of another release, is over, or is overruled by `force`.
+    A lockout ends when the candidate is ready (see `happen`): it was of another release, is over,
+    or is overruled by `force`. Until then the deploy may still come to nothing.
     """
     check_start(state, to, author, force=force)
     number = state.rollouts + 1
@@ -43,7 +44,7 @@ def begin(
     )
     # Cookies from when the candidate was active before would make its first step larger.
     epochs = dict(state.epochs) | {to: state.epochs.get(to, 0) + 1}
-    after = replace(state, rollout=rollout, rollouts=number, epochs=epochs, lockout=None)
+    after = replace(state, rollout=rollout, rollouts=number, epochs=epochs)
     why = because(f"rollout {number} to {to}{', forced' if force else ''}", author.reason)
     record = _record(state, after, author, why, {"force": force})
     return Change(state=after, decisions=(record,))
@@ -69,11 +70,12 @@ def check_lockout(state: ServiceState, to: str, now: float) -> None:
     key = release_key(state.filling(to))
     if lockout is None or lockout.release != key:
         return
-    if lockout.until is not None and lockout.until <= now:
+    if lockout.is_over(now):
         return
+    since = f"rollout {lockout.rollout} was rolled back" if lockout.rollout else "a rollback"
+    why = f" ({lockout.reason})" if lockout.reason else ""
     raise Refused(
-        f"{key} is locked out since rollout {lockout.rollout} was rolled back"
-        f" ({lockout.reason}); deploy another release, or turnout unlock {state.name}"
+        f"{key} is locked out since {since}{why}; deploy another release, or turnout unlock {state.name}"
     )
 
 
@@ -132,7 +134,7 @@ def happen(
     after = _with_pools(state, after, rollout, outcome, author)
     if outcome.lock:
         after = _locked(after, outcome.rollout, event.now, lockout_s)
-    if event.kind is Kind.UNLOCK:
+    if event.kind in {Kind.UNLOCK, Kind.READY}:
         after = replace(after, lockout=None)
     if not _is_news(rollout, outcome.rollout) and event.kind is Kind.TICK:
         return Change(state=after), outcome
@@ -158,13 +160,9 @@ def _with_pools(
     }:
         after = verbs.with_everything_to(after, rollout.candidate, author)
         after = replace(after, previous_active=rollout.old)
-    is_back = outcome.voids or (
-        rollout.phase is Phase.STEADY and was.phase not in {Phase.PROMOTED, Phase.ROLLED_BACK}
-    )
-    if is_back and author.who != "file":
+    if outcome.voids:
         after = verbs.with_everything_to(after, rollout.old, author)
         after = replace(after, previous_active=None)
-    if outcome.voids:
         epoch = before.epochs.get(rollout.candidate, 0) + 1
         after = replace(after, epochs=dict(after.epochs) | {rollout.candidate: epoch})
     return after
@@ -177,6 +175,13 @@ def _locked(
     until = None if lockout_s is None else now + lockout_s
     lockout = Lockout(release=key, at=now, until=until, reason=rollout.reason, rollout=rollout.id)
     return replace(state, lockout=lockout)
+
+
+def locked_by_hand(state: ServiceState, change: Change, author: Author) -> Change:
+    """After a plain rollback: what the pool that was left runs may not start again."""
+    left = next(pool for pool, share in state.shares.items() if share and change.state.shares[pool] == 0)
+    lockout = Lockout(release=release_key(state.filling(left)), at=author.at, reason=author.reason)
+    return replace(change, state=replace(change.state, lockout=lockout))
 
 
 def _why(event: Event, rollout: Rollout) -> str:

@@ -68,6 +68,17 @@ class Why(Enum):
     NO_HELP = "turning back would not help"
 
 
+class End(Enum):
+    """What a rollout that is over came to."""
+
+    NONE = ""
+    FINISHED = "finished"
+    NOT_READY = "not_ready"
+    ABORTED = "aborted"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+
+
 class Judged(Enum):
     """What the judge says of a tick."""
 
@@ -102,6 +113,7 @@ class Rollout:
     why: Why = Why.NONE
     reason: str = ""
     """For people: of the pause, the rollback, the abort, the hold."""
+    end: End = End.NONE
     before: Phase | None = None
     """What it was before it was stuck or asked."""
     who: str = ""
@@ -211,7 +223,10 @@ def _ready(rollout: Rollout, event: Event) -> Outcome:
 
 def _ended(rollout: Rollout, event: Event) -> Outcome:
     """Nothing was sent, or it is all over."""
-    return Outcome(rollout=replace(rollout, phase=Phase.STEADY, reason=event.reason))
+    end = rollout.end
+    if rollout.phase is Phase.WARMING:
+        end = End.NOT_READY if event.kind is Kind.NOT_READY else End.ABORTED
+    return Outcome(rollout=replace(rollout, phase=Phase.STEADY, reason=event.reason, end=end))
 
 
 def _tick_baking(rollout: Rollout, event: Event) -> Outcome:
@@ -319,7 +334,12 @@ def _stuck(rollout: Rollout, event: Event) -> Outcome:
 
 def _rolled_back(rollout: Rollout, event: Event) -> Outcome:
     after = replace(
-        rollout, phase=Phase.ROLLED_BACK, why=Why.NONE, reason=event.reason, before=None
+        rollout,
+        phase=Phase.ROLLED_BACK,
+        why=Why.NONE,
+        reason=event.reason,
+        end=End.ROLLED_BACK,
+        before=None,
     )
     return Outcome(rollout=after, lock=event.lock, voids=True, hook="rolled_back")
 
@@ -336,7 +356,14 @@ def _by_hand_back(rollout: Rollout, event: Event) -> Outcome:
 def _aborted(rollout: Rollout, event: Event) -> Outcome:
     if not event.old_is_available and not event.force:
         raise Refused(f"{rollout.old} has nothing available (--force aborts all the same)")
-    after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=event.reason, before=None)
+    after = replace(
+        rollout,
+        phase=Phase.STEADY,
+        why=Why.NONE,
+        reason=event.reason,
+        end=End.ABORTED,
+        before=None,
+    )
     return Outcome(rollout=after, voids=True)
 
 
@@ -356,7 +383,8 @@ def _tick_promoted(rollout: Rollout, event: Event) -> Outcome:
             return _asked(rollout, event)
         return _rolled_back(rollout, replace(event, lock=True))
     if since_s >= rollout.plan.keep_old_s:
-        return Outcome(rollout=replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=""))
+        after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason="", end=End.FINISHED)
+        return Outcome(rollout=after)
     return Outcome(rollout=rollout)
 
 
@@ -459,7 +487,14 @@ def _weights(rollout: Rollout, event: Event) -> Outcome:
 
 def _superseded(rollout: Rollout, event: Event) -> Outcome:
     reason = event.reason or "superseded by the file"
-    after = replace(rollout, phase=Phase.STEADY, why=Why.NONE, reason=reason, before=None)
+    after = replace(
+        rollout,
+        phase=Phase.STEADY,
+        why=Why.NONE,
+        reason=reason,
+        end=End.SUPERSEDED,
+        before=None,
+    )
     return Outcome(rollout=after)
 
 

@@ -33,10 +33,11 @@ def rollout_view(rollout: Rollout | None) -> View | None:
         "weight": percent(rollout.weight),
         "bake_left_s": bake_left,
         "reason": rollout.reason or None,
+        "end": rollout.end.value or None,
         "candidate": rollout.candidate,
         "old": rollout.old,
         "release": rollout.release,
-        "paused": rollout.why.value or None,
+        "paused": rollout.why.value or None if rollout.phase is Phase.PAUSED else None,
         "requests": rollout.had,
         "min_requests": plan.min_requests,
         "began_at": iso_utc(rollout.began_at),
@@ -63,6 +64,10 @@ def guard_view(mode: str, rollout: Rollout | None, seen: Seen | None) -> View:
             rollout.candidate: _side(tick.candidate.requests, tick.candidate.errors),
             rollout.old: _side(tick.active.requests, tick.active.errors),
         },
+        "totals": {
+            rollout.candidate: _side(*seen.totals[:2]),
+            rollout.old: _side(*seen.totals[2:]),
+        },
     }
     return view
 
@@ -71,8 +76,9 @@ def _side(requests: int, errors: int) -> View:
     return {"requests": requests, "errors": errors}
 
 
-def lockout_view(lockout: Lockout | None) -> View | None:
-    if lockout is None:
+def lockout_view(lockout: Lockout | None, now: float) -> View | None:
+    """What is locked out; nothing where its time is over."""
+    if lockout is None or lockout.is_over(now):
         return None
     return {
         "release": lockout.release,
