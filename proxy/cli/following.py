@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 30.0
 """How long after its deadline a drain may still be cutting (the spread of its tunnels)."""
-NOT_READY = "not ready"
-"""How the reason of a rollout begins whose candidate did not come up in time."""
 
 View = Mapping[str, Any]
 
@@ -131,13 +129,14 @@ class Following:
 
     def _failed(self, rollout: View) -> Ending:
         reason = str(rollout.get("reason") or "")
-        if reason.startswith(NOT_READY) and not self._story.had_weight:
+        end = rollout.get("end")
+        if end == "not_ready":
             said = f"{self._name}: {rollout['candidate']} was {reason}; nothing has changed"
             return Ending(ExitCode.NOT_READY, said)
         if rollout["phase"] == "rolled_back":
             became = "rolled back"
         else:
-            became = "ended" if reason.startswith("superseded") else "aborted"
+            became = "ended" if end == "superseded" else "aborted"
         why = f": {reason}" if reason else ""
         now = words.traffic(self.view["weights"]["in_force"])
         said = f"{self._name}: {became}{self._story.so_far(rollout)}{why}; {now}"
@@ -167,13 +166,11 @@ class Story:
     """What has been seen of a rollout that its last view does not say any more."""
 
     def __init__(self) -> None:
-        self.had_weight = False
         self._last = ""
 
     def add(self, view: View) -> None:
         if view["rollout"]["phase"] in {*rollout_words.ENDED, "warming"}:
             return
-        self.had_weight = True
         self._last = words.percent(rollout_words.weight(view))
 
     def so_far(self, rollout: View) -> str:

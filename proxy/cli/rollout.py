@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -94,10 +95,11 @@ def promote(session: Session, service: str, reason: str) -> int:
 @rollout.command()
 @click.argument("service")
 @_reason
+@click.option("--force", is_flag=True, help="Also when the old pool has nothing available.")
 @with_session
-def abort(session: Session, service: str, reason: str) -> int:
+def abort(session: Session, service: str, reason: str, *, force: bool) -> int:
     """End it with everything on the old pool; the release may start again."""
-    return _move(session, service, "abort", reason)
+    return _move(session, service, "abort", reason, {"force": True} if force else None)
 
 
 @rollout.command()
@@ -156,11 +158,13 @@ def begun(view: dict[str, Any]) -> str:
     )
 
 
-def _move(session: Session, service: str, verb: str, reason: str) -> int:
+def _move(
+    session: Session, service: str, verb: str, reason: str, more: Mapping[str, Any] | None = None
+) -> int:
     from proxy.cli.client import service_path  # noqa: PLC0415 - http.client
 
     path = service_path(service, "rollout", verb)
-    answer = session.client.post(path, {"reason": reason})
+    answer = session.client.post(path, {**(more or {}), "reason": reason})
     session.tell(answer, moved)
     return ExitCode.DONE
 

@@ -42,11 +42,17 @@ from proxy.control.reload import (
     Circumstances,
     adopt,
     fixed_keys_changed,
+    refilled,
     resume,
     rollout_conflicts,
 )
 from proxy.control.retry_budgets import RetryBudgets
-from proxy.control.rollout.change import check_lockout, running_in_words
+from proxy.control.rollout.change import (
+    check_lockout,
+    check_not_back,
+    locked_by_hand,
+    running_in_words,
+)
 from proxy.control.rollout.machine import Phase
 from proxy.control.rollouts import Rollouts, Steps
 from proxy.control.setup import Setup, Step
@@ -243,12 +249,13 @@ class Controller:
                 if until is not None:
                     raise Refused(f"{running_in_words(state.rolling)}; weights for a time only")
                 verbs.check_shares(state, shares)
-                await self.rollouts.weights(state, shares.get(state.rolling.candidate, 0), author)
+                await self.rollouts.weights(state, shares, author)
                 return self.service(name)
             for pool, share in shares.items():
                 if share > state.shares.get(pool, 0):
                     check_lockout(state, pool, author.at)
             change = verbs.set_weights(state, shares, author, until=until)
+            change = self.rollouts.weighted(state, change, author)
             await self.warm(state, change)
             await self.commit(name, change)
             return self.service(name)
@@ -300,10 +307,14 @@ class Controller:
                 author = self._author(who, reason)
                 await self.rollouts.roll_back(state, author, lock=lock, force=force)
                 return self.service(name)
+            check_not_back(state)
             target = verbs.rollback_target(state)
             if not force:
                 await self._check_ready(state, target, beside=None)
-            change = verbs.rollback(state, self._author(who, reason), force=force)
+            author = self._author(who, reason)
+            change = verbs.rollback(state, author, force=force)
+            if lock:
+                change = locked_by_hand(state, change, author)
             await self.warm(state, change)
             await self.commit(name, change)
             return self.service(name)
@@ -327,10 +338,9 @@ class Controller:
             state = self._state(name, if_match)
             author = self._author(who, reason)
             change = verbs.set_pool(state, pool, filling, author)
-            rolling = state.rolling
-            if rolling is not None and pool == rolling.candidate and release != rolling.release:
-                raise Refused(f"{running_in_words(rolling)}; another release is another rollout")
+            change = self.rollouts.filled(state, change, pool, filling, author)
             await self.commit(name, change)
+            self.rollouts.clerk.disturbed(name)
             return self.service(name)
 
         return await self.in_turn(work)
@@ -389,13 +399,23 @@ class Controller:
         return await self.in_turn(work)
 
     async def move_rollout(
-        self, name: str, verb: str, *, who: str, reason: str = "", if_match: str | None = None
+        self,
+        name: str,
+        verb: str,
+        *,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
     ) -> View:
-        """Pause, resume, promote, abort or rejudge what is under way."""
+        """Pause, resume, promote, abort or rejudge what is under way.
+
+        `force` aborts also when the old pool has nothing available.
+        """
 
         async def work() -> View:
             state = self._state(name, if_match)
-            await self.rollouts.move(state, verb, self._author(who, reason))
+            await self.rollouts.move(state, verb, self._author(who, reason), force=force)
             return self.service(name)
 
         return await self.in_turn(work)
@@ -627,6 +647,8 @@ class Controller:
                 raise
         else:
             self._ledger.note_loaded(step)
+        for name in refilled(setup.states, step.setup.states):
+            self.rollouts.clerk.disturbed(name)
         self._loaded_at = self._clock.wall()
         self._load_errors = []
         self._upkeep.wake()

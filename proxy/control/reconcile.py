@@ -26,7 +26,13 @@ def begin(
     """Begin a service that is new in the file; `after` is its former life, still leaving."""
     state = ServiceState(name=name, file=declared, offset=offset)
     if after is not None:
-        state = replace(state, leaving=after.leaving, epochs=after.epochs)
+        state = replace(
+            state,
+            leaving=after.leaving,
+            epochs=after.epochs,
+            rollouts=after.rollouts,
+            lockout=after.lockout,
+        )
     return Change(state=state, decisions=(_record(name, "service", None, declared.active, _ADDED),))
 
 

@@ -13,14 +13,14 @@ from typing import Any
 from proxy.control import hold, reconcile, verbs
 from proxy.control.config.load import Loaded
 from proxy.control.config.schema import Config, ServiceConfig
-from proxy.control.decision import Decision
+from proxy.control.decision import Author, Decision
 from proxy.control.declared import declared, drain_rules, plan
 from proxy.control.drains import settle
 from proxy.control.guard.clerk import resumed
 from proxy.control.keys import Ring, derive, rotate
-from proxy.control.rollout.change import happen, running_in_words
+from proxy.control.rollout.change import happen, running_in_words, superseded
 from proxy.control.rollout.machine import Event, Kind, Phase
-from proxy.control.rollout.reload import reload_rollout
+from proxy.control.rollout.reload import keep_locked_out, reload_rollout
 from proxy.control.setup import Setup, Step
 from proxy.control.state import Change, ServiceState
 
@@ -112,11 +112,13 @@ def resume(
     """
     config = stored.loaded.config
     gone = [state for name, state in stored.states.items() if name not in config.services]
-    kept = {
-        name: _after_restart(state, (progress or {}).get(name), around)
-        for name, state in stored.states.items()
-        if name in config.services
-    }
+    kept: dict[str, ServiceState] = {}
+    restarted: list[Decision] = []
+    for name, state in stored.states.items():
+        if name in config.services:
+            after = _after_restart(state, (progress or {}).get(name), around)
+            kept[name] = after.state
+            restarted += after.decisions
     rings = {name: ring for name, ring in stored.rings.items() if name in config.services}
     step = adopt(replace(stored, states=kept, rings=rings), stored.loaded, around)
     decisions = [
@@ -131,7 +133,21 @@ def resume(
             states[name] = change.state
             decisions += change.decisions
     whole = replace(step.setup, states=states)
-    return Step(setup=whole, decisions=(*step.decisions, *decisions))
+    return Step(setup=whole, decisions=(*restarted, *step.decisions, *decisions))
+
+
+def refilled(
+    before: Mapping[str, ServiceState], after: Mapping[str, ServiceState]
+) -> Iterator[str]:
+    """Services with a rollout under way whose pools have others endpoints, or another plan."""
+    for name, state in after.items():
+        was, rollout = before.get(name), state.rolling
+        if was is None or rollout is None or was.rollout is None:
+            continue
+        pools = [pool for pool in (rollout.old, rollout.candidate) if pool in was.pools]
+        is_refilled = any(was.filling(pool) != state.filling(pool) for pool in pools)
+        if is_refilled or was.rollout.weight != rollout.weight:
+            yield name
 
 
 def _with(
@@ -148,18 +164,22 @@ def _with(
         change = reload_rollout(
             state, change, was=plan(old or service), plan=plan(service), now=around.now
         )
+        change = keep_locked_out(state, change, now=around.now)
     return _settled(state or change.state, change, service, around)
 
 
 def _after_restart(
     state: ServiceState, progress: Mapping[str, Any] | None, around: Circumstances
-) -> ServiceState:
+) -> Change:
     """Its rollout goes on where it was; time while we were down is no bake."""
     if state.rolling is None:
-        return state
-    state = replace(state, rollout=resumed(state.rolling, progress))
-    change, _ = happen(state, Event(kind=Kind.RESTARTED, now=around.now))
-    return change.state
+        return Change(state=state)
+    was = resumed(state.rolling, progress)
+    change, outcome = happen(
+        replace(state, rollout=was), Event(kind=Kind.RESTARTED, now=around.now)
+    )
+    is_news = outcome.rollout.phase is not was.phase
+    return change if is_news else replace(change, decisions=())
 
 
 def _without(
@@ -167,7 +187,9 @@ def _without(
 ) -> tuple[ServiceState, tuple[Decision, ...]]:
     if state.is_removed:
         return state, ()
-    return _settled(state, reconcile.remove(state), service, around)
+    author = Author(who=reconcile.BY_FILE, at=around.now)
+    change = superseded(reconcile.remove(state), "the file has the service no longer", author)
+    return _settled(state, change, service, around)
 
 
 def _settled(

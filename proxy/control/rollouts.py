@@ -27,7 +27,7 @@ from proxy.control.guard.watch import BLIND_S, Seen
 from proxy.control.hooks import ASKING, Hook, Hooks, Moment
 from proxy.control.ledger import Ledger
 from proxy.control.lookout import Lookout
-from proxy.control.percent import percent
+from proxy.control.percent import Shares, percent
 from proxy.control.refusal import NotFound, Refused
 from proxy.control.rollout import change as changes
 from proxy.control.rollout.machine import Event, Kind, Outcome, Phase, Rollout
@@ -143,17 +143,57 @@ class Rollouts:
     def switched(self, state: ServiceState, change: Change, to: str, author: Author) -> Change:
         """A plain switch is watched as well, while the old pool is one swap away."""
         service = self._ledger.setup.services[state.name]
-        if service.guard.mode == "off" or not state.usable(state.in_charge):
-            return change
+        is_watched = (
+            to != state.in_charge
+            and service.guard.mode != "off"
+            and bool(state.usable(state.in_charge))
+        )
+        if not is_watched:
+            return changes.superseded(change, f"everything to {to} by hand", author)
         own = changes.at_once(service.rollout.keep_old, ask=service.guard.ask)
         return changes.switched(state, change, to, own, author)
 
-    async def move(self, state: ServiceState, verb: str, author: Author) -> None:
-        await self._happen(state, self._event(VERBS[verb], state, author))
+    async def move(
+        self, state: ServiceState, verb: str, author: Author, *, force: bool = False
+    ) -> None:
+        await self._happen(state, replace(self._event(VERBS[verb], state, author), force=force))
 
-    async def weights(self, state: ServiceState, weight: int, author: Author) -> None:
+    async def weights(self, state: ServiceState, shares: Shares, author: Author) -> None:
         """Weights by hand while a rollout is under way."""
-        await self._happen(state, replace(self._event(Kind.WEIGHTS, state, author), weight=weight))
+        event = self._event(Kind.WEIGHTS, state, author)
+        rollout = state.rollout
+        assert rollout is not None, "it is under way"
+        for pool, share in shares.items():
+            if share and pool not in {rollout.old, rollout.candidate}:
+                raise Refused(f"{changes.running_in_words(rollout)}; {pool} has no part in it")
+        await self._happen(state, replace(event, weight=shares.get(rollout.candidate, 0)))
+
+    def weighted(self, state: ServiceState, change: Change, author: Author) -> Change:
+        """Weights by hand with no step to go on with: everything to another pool is a switch."""
+        to = change.state.in_charge
+        is_for_good = change.state.active is None or change.state.active.until is None
+        if to != state.in_charge and is_for_good:
+            return self.switched(state, change, to, author)
+        return changes.superseded(change, "weights by hand", author)
+
+    @staticmethod
+    def filled(
+        state: ServiceState, change: Change, pool: str, filling: Filling, author: Author
+    ) -> Change:
+        """Other endpoints are taken as they come; another release is not what is being judged."""
+        rollout = state.rolling
+        if rollout is None or pool not in {rollout.old, rollout.candidate}:
+            return change
+        is_other = filling.release != state.filling(pool).release
+        if pool == rollout.old and rollout.phase is Phase.PROMOTED:
+            if is_other or not filling.members:
+                reason = f"{pool} is no longer what {rollout.candidate} replaced"
+                return changes.superseded(change, reason, author)
+        elif is_other:
+            raise Refused(
+                f"{changes.running_in_words(rollout)}; another release is another rollout"
+            )
+        return change
 
     async def roll_back(
         self, state: ServiceState, author: Author, *, lock: bool, force: bool
@@ -215,7 +255,10 @@ class Rollouts:
         if rollout.undo is None or was is None or was.phase is not Phase.WARMING:
             return change
         author = Author(who="proxy", at=rollout.phase_at, reason="the deploy was given up")
-        undone = verbs.set_pool(change.state, rollout.candidate, rollout.undo, author)
+        try:
+            undone = verbs.set_pool(change.state, rollout.candidate, rollout.undo, author)
+        except Refused:  # it was empty, and has to have something by now
+            return change
         return Change(state=undone.state, decisions=(*change.decisions, *undone.decisions))
 
     # ---- the house of the clerk ----

@@ -145,6 +145,8 @@ def set_pool(state: ServiceState, pool: str, filling: Filling, author: Author) -
 
 def expire(state: ServiceState, now: float) -> Change | None:
     """Drop what was set for a time that is over; None when there is nothing to drop."""
+    if state.is_split_by_rollout:
+        return None  # it is over them, and its end settles who has what
     weights, active = unexpired(state.weights, now), unexpired(state.active, now)
     if weights is state.weights and active is state.active:
         return None

@@ -225,6 +225,7 @@ def rollout_view(service_view: Callable[..., dict[str, Any]]) -> Callable[..., d
             "weight": share,
             "bake_left_s": 192.5 if phase in {"baking", "paused"} else None,
             "reason": None,
+            "end": None,
             "candidate": "green",
             "old": "blue",
             "release": "v42",

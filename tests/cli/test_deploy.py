@@ -109,7 +109,10 @@ def test_who_does_not_wait_is_told_how_to_watch(
 
 def test_a_release_that_is_not_ready_is_exit_3(play: Build, rollout_view: Build) -> None:
     reason = "not ready within 60 s: 10.0.0.1:8000: connection refused"
-    ran = play(rollout_view("warming", 0), rollout_view("steady", 0, rollout={"reason": reason}))
+    ran = play(
+        rollout_view("warming", 0),
+        rollout_view("steady", 0, rollout={"reason": reason, "end": "not_ready"}),
+    )
     assert ran.code == 3
     assert ran.err == f"turnout: shop: green was {reason}; nothing has changed\n"
 
@@ -129,22 +132,23 @@ def test_a_rollback_by_the_guard_is_exit_4_with_its_numbers(
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("end", "reason", "said"),
     [
-        (None, "aborted after 14s at 10 %; all traffic to blue"),
-        ("wrong build", "aborted after 14s at 10 %: wrong build; all traffic to blue"),
+        ("aborted", None, "aborted after 14s at 10 %; all traffic to blue"),
+        ("aborted", "wrong build", "aborted after 14s at 10 %: wrong build; all traffic to blue"),
         (
+            "superseded",
             "superseded by the file",
             "ended after 14s at 10 %: superseded by the file; all traffic to blue",
         ),
         # A person may write what the proxy says of a candidate that never had anything.
-        ("not ready", "aborted after 14s at 10 %: not ready; all traffic to blue"),
+        ("aborted", "not ready", "aborted after 14s at 10 %: not ready; all traffic to blue"),
     ],
 )
 def test_an_abort_is_exit_4(
-    play: Build, rollout_view: Build, reason: str | None, said: str
+    play: Build, rollout_view: Build, end: str, reason: str | None, said: str
 ) -> None:
-    ran = play(rollout_view(), rollout_view("steady", 0, rollout={"reason": reason}))
+    ran = play(rollout_view(), rollout_view("steady", 0, rollout={"reason": reason, "end": end}))
     assert (ran.code, ran.err) == (4, f"turnout: shop: {said}\n")
 
 

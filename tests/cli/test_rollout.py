@@ -94,6 +94,12 @@ def test_each_verb_posts_its_reason_and_says_where_the_rollout_is(
     assert json.loads(ran.out) == rollout_view("baking")
 
 
+def test_an_abort_can_be_forced(admin: Any, turnout: Build, rollout_view: Build) -> None:
+    admin.set(f"POST {SHOP}/rollout/abort", 200, rollout_view("steady", 0))
+    assert turnout("rollout", "abort", "shop", "--force").code == 0
+    assert admin.calls[-1].body == {"force": True, "reason": ""}
+
+
 def test_an_abort_says_who_has_the_traffic_and_what_drains(
     admin: Any, turnout: Build, rollout_view: Build, drain_view: Build
 ) -> None:

@@ -99,6 +99,7 @@ class Desk(Protocol):
         name: str,
         verb: RolloutVerb,
         *,
+        force: bool = False,
         who: str,
         reason: str = "",
         if_match: str | None = None,

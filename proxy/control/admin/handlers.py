@@ -213,10 +213,17 @@ class Handlers:
 
         async def move(call: Call) -> Answer:
             fields = call.fields()
+            # Only an abort can be refused because the old pool has nothing to offer.
+            force = fields.flag("force") if verb == "abort" else False
             reason = fields.reason()
             fields.done()
             view = await self._desk.move_rollout(
-                call.service, verb, who=call.who, reason=reason, if_match=self._expected(call)
+                call.service,
+                verb,
+                force=force,
+                who=call.who,
+                reason=reason,
+                if_match=self._expected(call),
             )
             return _service_answer(view)
 

@@ -108,6 +108,15 @@ def switched(state: ServiceState, change: Change, to: str, plan: Plan, author: A
     return replace(change, state=after)
 
 
+def superseded(change: Change, reason: str, author: Author) -> Change:
+    """A change that makes the watch over the rollout before it pointless ends it."""
+    if change.state.rolling is None:
+        return change
+    event = Event(kind=Kind.SUPERSEDED, now=author.at, who=author.who, reason=reason)
+    moved, _ = happen(change.state, event)
+    return Change(state=moved.state, decisions=(*change.decisions, *moved.decisions))
+
+
 def at_once(keep_old_s: float, *, ask: bool) -> Plan:
     """The plan of a switch: one step with everything."""
     steps = (Step(weight=WHOLE),)
@@ -177,9 +186,23 @@ def _locked(
     return replace(state, lockout=lockout)
 
 
+def check_not_back(state: ServiceState) -> None:
+    """Refuse to go back where the last rollout has been turned back already."""
+    rollout = state.rollout
+    if rollout is None or rollout.phase is not Phase.ROLLED_BACK:
+        return
+    if state.is_all_on(rollout.old):
+        raise Refused(
+            f"rollout {rollout.id} is rolled back already: {rollout.old} has everything"
+            f" of {state.name}, and there is nothing to go back to"
+        )
+
+
 def locked_by_hand(state: ServiceState, change: Change, author: Author) -> Change:
     """After a plain rollback: what the pool that was left runs may not start again."""
-    left = next(pool for pool, share in state.shares.items() if share and change.state.shares[pool] == 0)
+    left = next(
+        pool for pool, share in state.shares.items() if share and change.state.shares[pool] == 0
+    )
     lockout = Lockout(release=release_key(state.filling(left)), at=author.at, reason=author.reason)
     return replace(change, state=replace(change.state, lockout=lockout))
 

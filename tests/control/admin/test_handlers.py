@@ -427,8 +427,16 @@ async def test_each_verb_on_a_rollout_is_passed_on_or_refused(admin: Admin, verb
         (verb, ""),
         (verb, "lunch"),
     ]
-    assert (await admin.post(path, {"force": True})).status == 422
+    forced = await admin.post(path, {"force": True})
+    assert forced.status == (200 if verb == "abort" else 422)
     assert (await admin.post(path, {}, headers={"If-Match": '"1"'})).status == 412
+
+
+async def test_an_abort_is_forced_only_when_told(admin: Admin) -> None:
+    admin.desk.phase = "baking"
+    for body in ({}, {"force": True}):
+        await admin.post("/v1/services/shop/rollout/abort", body)
+    assert [asked["force"] for asked in admin.desk.asked] == [False, True]
 
 
 async def test_an_unlock_answers_with_the_service(admin: Admin) -> None:

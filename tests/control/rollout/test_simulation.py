@@ -294,12 +294,12 @@ def check_epochs_and_lockout(happened: Happened) -> None:
     ):
         assert happened.after.lockout
         assert happened.after.lockout.rollout == now.id
-    elif event.kind is Kind.UNLOCK:
+    elif event.kind in {Kind.UNLOCK, Kind.READY}:
         assert happened.after.lockout is None
     else:
         assert happened.after.lockout == happened.before.lockout
     if happened.after.lockout:
-        assert now.phase is Phase.ROLLED_BACK, "so that it can always be unlocked"
+        assert now.phase in {Phase.ROLLED_BACK, Phase.WARMING, Phase.STEADY}
 
 
 def check_store(happened: Happened) -> None:
