@@ -611,3 +611,114 @@ async def test_hooks_that_refuse_keep_it_from_starting_and_from_its_next_step(
         "not on a Friday",
         1,
     )
+
+
+# ---- the file changes meanwhile ----
+
+
+async def reloaded(world: World, *changes: tuple[str, str]) -> dict[str, Any]:
+    assert world.controller
+    world.edit(*changes)
+    return await world.controller.reload(who="ann")
+
+
+GREEN_LINE = '      green: {endpoints: ["127.0.0.1:9101"], release: v42}\n'
+
+
+async def test_a_file_that_takes_a_pool_of_the_rollout_away_is_refused_whole(
+    world: World,
+) -> None:
+    await baking(world)
+    view = await reloaded(world, (GREEN_LINE, ""), ("min_requests: 50", "min_requests: 60"))
+    assert not view["applied"]
+    assert "services.shop.pools.green is gone, and rollout 1 of v42 to green" in view["errors"][0]
+    assert world.view("rollout")["min_requests"] == 50
+    assert world.in_force() == {"blue": 9_000, "green": 1_000}
+
+
+async def test_once_it_is_promoted_the_old_pool_may_go(world: World) -> None:
+    await promoted(world)
+    view = await reloaded(
+        world,
+        ('      blue: {endpoints: ["127.0.0.1:9001", "127.0.0.1:9002"], release: v41}\n', ""),
+        ("active: blue", "active: green"),
+    )
+    assert view["applied"], view["errors"]
+    assert world.view("rollout")["end"] == "superseded"
+    assert world.fleet.pool("green").weight == 10_000
+
+
+async def test_a_file_with_other_weights_wins(world: World) -> None:
+    await baking(world)
+    view = await reloaded(
+        world, ("active: blue", "active: blue\n    weights: {blue: 80, green: 20}")
+    )
+    assert view["applied"], view["errors"]
+    assert (world.phase, world.view("rollout")["end"]) == ("steady", "superseded")
+    assert world.in_force() == {"blue": 8_000, "green": 2_000}
+    assert world.view("weights")["source"] == "file"
+
+
+async def test_a_file_gives_a_locked_release_nothing(world: World) -> None:
+    await baking(world)
+    await failed(world, "rolled_back")
+    view = await reloaded(
+        world, ("active: blue", "active: blue\n    weights: {blue: 80, green: 20}")
+    )
+    assert view["applied"], view["errors"]
+    assert world.in_force() == {"blue": 10_000, "green": 0}
+    assert world.last("lockout")["why"].startswith("v42 is locked out")
+
+
+async def test_a_service_that_leaves_the_file_takes_its_rollout_with_it(world: World) -> None:
+    controller = await baking(world)
+    world.fleet.set_endpoint_in_flight("green", "127.0.0.1:9101", 1)
+    text = world.path.read_text()
+    world.write(text[: text.index("services:")] + "services: {}\n")
+    view = await controller.reload(who="ann")
+    assert view["applied"], view["errors"]
+    await controller.rollouts.clerk.tick("shop")
+    assert world.view("rollout")["end"] == "superseded"
+    world.write(text)
+    await controller.reload(who="ann")
+    view = await controller.start_rollout("shop", "green", who="ann")
+    assert view["rollout"]["id"] == 2, "no number is used twice"
+
+
+# ---- starved ----
+
+
+@pytest.mark.parametrize(
+    ("rule", "phase", "why"),
+    [
+        ("wait", "paused", "starved"),
+        ("promote", "promoted", None),
+        ("roll_back", "rolled_back", None),
+    ],
+)
+async def test_without_its_sample_the_plan_decides(
+    world: World, rule: str, phase: str, why: str | None
+) -> None:
+    starving = ("keep_old: 60s", f"keep_old: 60s, starve_limit: 60s, on_starved: {rule}")
+    controller = await baking(world, starving)
+    await world.tick(60)
+    rollout = world.view("rollout")
+    assert (rollout["phase"], rollout["paused"]) == (phase, why)
+    assert rollout["reason"] == "only 0 of 50 requests in 60 s"
+    assert world.view("lockout") is None, "missing data is no failure"
+    turned_back = 1 if phase == "rolled_back" else 0
+    assert controller.rollouts.clerk.rollbacks["shop", "starved"] == turned_back
+
+
+async def test_on_fail_pause_keeps_the_weight_and_a_resume_has_another_judge(
+    world: World,
+) -> None:
+    controller = await baking(world, ("keep_old: 60s", "keep_old: 60s, on_fail: pause"))
+    await failed(world, "paused")
+    assert world.view("rollout")["paused"] == "on_fail"
+    assert world.in_force() == {"blue": 9_000, "green": 1_000}
+    await world.tick(3, **BADLY)
+    assert world.phase == "paused"
+    await controller.move_rollout("shop", "resume", who="ann", reason="it is known")
+    await world.tick(1, **WELL)
+    assert (world.phase, world.view("guard")["verdict"]) == ("baking", "CONTINUE")

@@ -23,7 +23,7 @@ from proxy.control.refusal import Refusal, Refused
 from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import TABLE, Event, Judged, Kind, Outcome, Phase, Rollout
 from proxy.control.state import Change, ServiceState
-from proxy.policy.judge import Knobs, Verdict
+from proxy.policy.judge import Call, Knobs, Verdict
 from proxy.policy.judge.record import Record
 from proxy.tasks import spawn
 
@@ -283,8 +283,9 @@ class Clerk:
 
     def _cause(self, service: str) -> str:
         seen = self._seen.get(service)
-        reason = seen.verdict.reason if seen is not None else ""
-        return reason.removeprefix("guard: ") or "starved"
+        if seen is None or seen.verdict.call is not Call.FAIL:
+            return "starved"
+        return seen.verdict.reason.removeprefix("guard: ")
 
     async def _look_if_ready(self, service: str, rollout: Rollout, now: float) -> None:
         is_ready, words = await self._house.readiness(service, rollout)

@@ -126,7 +126,7 @@ def test_an_abort_by_the_file_does_not_bring_a_split_of_before_back(shop: Servic
 
 
 def test_other_endpoints_of_the_same_release_leave_it_as_it_is(baking: ServiceState) -> None:
-    after = reloaded(baking, filled(baking.file, "green", None, "127.0.0.1:9109")).state
+    after = reloaded(baking, filled(baking.file, "green", "v42", "127.0.0.1:9109")).state
     assert after.rollout == baking.rollout
     assert after.filling("green").addresses() == ("127.0.0.1:9109",)
 
