@@ -406,7 +406,7 @@ async def test_a_rollout_shows_its_phase_step_evidence_and_what_was_turned_back(
             guard=lambda _: seen,
             rollbacks=lambda: {("shop", "errors"): 2},
         )
-        text, _ = render(FleetCollector(instruments), "")
+        text, _ = render(FleetCollector(instruments, admin.clock), "")
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in parser.text_string_to_metric_families(text.decode())

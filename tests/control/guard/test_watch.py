@@ -110,11 +110,9 @@ def test_without_a_record_the_judge_is_told_of_a_step() -> None:
     assert "record" not in {each.name for each in rig.look(green=(10, 0)).verdict.tests}
 
 
-@pytest.mark.parametrize(
-    ("blue", "judged", "no_better"), [(0, "FAIL", False), (20, "CONTINUE", True)]
-)
+@pytest.mark.parametrize(("blue", "answer"), [(0, ("FAIL", False)), (20, ("CONTINUE", True))])
 def test_while_it_asks_the_old_pool_answers_and_not_the_past(
-    blue: int, judged: str, no_better: bool
+    blue: int, answer: tuple[str, bool]
 ) -> None:
     rig = Rig(PROMOTED)
     for _ in range(3):
@@ -123,7 +121,7 @@ def test_while_it_asks_the_old_pool_answers_and_not_the_past(
     assert rig.look().judged is Judged.CONTINUE, "a latched FAIL is no answer"
     for _ in range(2):
         seen = rig.look(green=(80, 80), blue=(20, blue))
-    assert (seen.judged.value, seen.old_is_no_better) == (judged, no_better)
+    assert (seen.judged.value, seen.old_is_no_better) == answer
 
 
 def test_another_judge_knows_of_no_evidence() -> None:
