@@ -29,8 +29,10 @@ from proxy.stats import (
     E_UNREACHABLE_MS,
     J_ERRORS,
     J_LATENCIES,
+    J_LOG_SQUARES,
+    J_LOG_SUMS,
     J_REQUESTS,
-    J_TIMED,
+    J_UNTIMED,
     JUDGE_BUCKETS,
     P_CUT,
     P_IN_FLIGHT,
@@ -192,8 +194,10 @@ class FakeFleet:
             words[slot + J_REQUESTS + bucket] += 1
             if number < errors:
                 words[slot + J_ERRORS + bucket] += 1
+                words[slot + J_UNTIMED + bucket] += 1
             else:
-                words[slot + J_TIMED + bucket] += 1
+                words[slot + J_LOG_SUMS + bucket] += USUAL_BIN
+                words[slot + J_LOG_SQUARES + bucket] += USUAL_BIN * USUAL_BIN
                 words[slot + J_LATENCIES + USUAL_BIN] += 1
 
     def lose(self, worker: int) -> None:

@@ -10,9 +10,8 @@ from proxy.stats import (
     J_LOG_SUMS,
     J_REFUSED,
     J_REQUESTS,
-    J_TIMED,
+    J_UNTIMED,
     JUDGED_WORDS,
-    LOG_SCALE,
     P_JUDGED,
     CounterBlock,
     Totals,
@@ -29,9 +28,9 @@ def test_what_has_grown_is_told_by_client_and_in_sum() -> None:
         J_REQUESTS + 31: 4,
         J_ERRORS + 31: 2,
         J_REFUSED + 1: 1,
-        J_TIMED: 3,
-        J_LOG_SUMS: int(2.5 * LOG_SCALE),
-        J_LOG_SQUARES: int(6.25 * LOG_SCALE),
+        J_UNTIMED + 31: 2,
+        J_LOG_SUMS: 51,
+        J_LOG_SQUARES: 867,
         J_LATENCIES + 17: 3,
     }.items():
         after[index] += grown
@@ -43,7 +42,9 @@ def test_what_has_grown_is_told_by_client_and_in_sum() -> None:
     assert found.latencies[17] == sum(found.latencies) == 3
     assert found.log_sums is not None
     assert found.log_squares is not None
-    assert (found.log_sums[0], found.log_squares[0]) == (2.5, 6.25)
+    assert (found.log_sums[0], found.log_squares[0]) == (51, 867)
+    assert found.latency_counts is not None
+    assert (found.latency_counts[0], found.latency_counts[31]) == (3, 2)
 
 
 def test_a_reading_sums_the_workers_and_those_that_are_no_more(block: CounterBlock) -> None:

@@ -10,7 +10,16 @@ from proxy.control.guard.watch import STALL_S, Seen, Watch
 from proxy.control.rollout.machine import Judged, Phase, Rollout
 from proxy.control.rollout.plan import Plan, Step
 from proxy.policy.judge import Knobs
-from proxy.stats import J_ERRORS, J_LATENCIES, J_REQUESTS, J_TIMED, JUDGE_BUCKETS, JUDGED_WORDS
+from proxy.stats import (
+    J_ERRORS,
+    J_LATENCIES,
+    J_LOG_SQUARES,
+    J_LOG_SUMS,
+    J_REQUESTS,
+    J_UNTIMED,
+    JUDGE_BUCKETS,
+    JUDGED_WORDS,
+)
 
 PLAN = Plan(steps=(Step(weight=1_000), Step(weight=10_000)))
 BAKING = Rollout(id=3, old="blue", candidate="green", plan=PLAN, phase=Phase.BAKING)
@@ -35,8 +44,10 @@ class Rig:
             words[J_REQUESTS + bucket] += 1
             if number < errors:
                 words[J_ERRORS + bucket] += 1
+                words[J_UNTIMED + bucket] += 1
             else:
-                words[J_TIMED + bucket] += 1
+                words[J_LOG_SUMS + bucket] += at
+                words[J_LOG_SQUARES + bucket] += at * at
                 words[J_LATENCIES + at] += 1
 
     def look(
