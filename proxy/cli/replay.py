@@ -13,6 +13,7 @@ import click
 
 from proxy.cli import words
 from proxy.cli.exits import CommandError, ExitCode
+from proxy.cli.rollout_words import told
 from proxy.cli.session import Output, local_options, seconds, write_json
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _moment(moment: Moment) -> str:
     """`14s after the start of step 2 (10 %), at 10:14:10: errors: ...`."""
     after = words.duration(moment.since_step_s)
     clock = datetime.fromtimestamp(moment.at, UTC).astimezone().strftime("%H:%M:%S")
-    return f"{after} after {_place(moment)}, at {clock}: {moment.reason}: {moment.words}"
+    return f"{after} after {_place(moment)}, at {clock}: {told(moment.reason, moment.words)}"
 
 
 def _place(moment: Moment) -> str:

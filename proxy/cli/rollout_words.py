@@ -118,14 +118,15 @@ def held(guard: View | None) -> str:
     """`held: baseline degraded: ...`: the clock stands while it lasts."""
     if not guard or guard.get("verdict") != "HOLD":
         return ""
-    return ": ".join(["held", *filter(None, [guard.get("reason"), guard.get("words")])])
+    said = told(guard.get("reason"), guard.get("words"))
+    return f"held: {said}" if said else "held"
 
 
 def verdict(guard: View | None) -> str:
     """What the guard says when it is not simply to go on; empty otherwise."""
     if not guard or guard.get("verdict") in {None, "CONTINUE"}:
         return ""
-    said = ": ".join(filter(None, [guard.get("reason"), guard.get("words")]))
+    said = told(guard.get("reason"), guard.get("words"))
     only = " (it only observes)" if guard.get("mode") == "observe" else ""
     return f"guard says {guard['verdict']}{only}" + (f": {said}" if said else "")
 
@@ -177,3 +178,10 @@ def title(rollout: View) -> str:
     """`rollout 12 to green (v42)`."""
     release = f" ({rollout['release']})" if rollout.get("release") else ""
     return f"rollout {rollout['id']} to {rollout['candidate']}{release}"
+
+
+def told(reason: str | None, said: str | None) -> str:
+    """A verdict's reason and its numbers in words; those of a test begin with its name."""
+    if reason and said and not said.startswith(reason):
+        return f"{reason}: {said}"
+    return said or reason or ""

@@ -89,7 +89,7 @@ def test_the_last_rollout_is_judged_again_and_told_in_words(turnout: Turnout, st
     assert head == "rollout 2 of shop to green (v42): 2m recorded."
     assert would.startswith("would have rolled back ")
     assert " after the start of step 2 (50 %), at " in would
-    assert ": errors: errors: candidate " in would
+    assert ": errors: candidate " in would
     assert truth.removeprefix("in truth the judge said FAIL ") == would.removeprefix(
         "would have rolled back "
     )

@@ -262,7 +262,7 @@ def test_a_verdict_is_told_once(admin: Any, turnout: Build, rollout_view: Build)
     assert turnout("status", "shop").out.count("suspicion") == 1
     paused = rollout_view("paused", guard={**held, "verdict": "FAIL", "reason": "errors"})
     admin.set("GET /v1/services/shop", 200, paused)
-    assert "  guard says FAIL: errors: errors: 3 of 40" in turnout("status", "shop").out
+    assert "  guard says FAIL: errors: 3 of 40" in turnout("status", "shop").out
 
 
 def test_a_rollback_and_its_lockout_stay_visible_and_a_finished_rollout_does_not(
