@@ -6,10 +6,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= config/turnout.yaml
 PYTEST ?= $(BIN)/pytest
+SCALE  ?= 1
 SOAK_S ?= 3600
 STAMP  := $(VENV)/.installed
 
-.PHONY: help run demo test soak check format bench docs lock clean
+.PHONY: help run demo test soak check format bench judge docs lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -23,7 +24,7 @@ $(STAMP): pyproject.toml requirements.lock
 run: $(STAMP)  ## start the proxy on CONFIG (config/turnout.yaml)
 	$(BIN)/turnout run $(CONFIG)
 
-demo: $(STAMP)  ## show the main job: split, switch under load, back again
+demo: $(STAMP)  ## see it: a good release, a bad one turned back, an outage held
 	$(BIN)/turnout demo
 
 test: $(STAMP)  ## every test, the end-to-end ones too
@@ -45,8 +46,12 @@ format: $(STAMP)  ## format and fix what can be fixed
 bench: $(STAMP)  ## CPU per request beside a bare relay and nginx
 	$(BIN)/python benchmarks/cpu_per_request.py
 
-docs: $(STAMP)  ## write again what is generated: schema and configuration reference
+judge: $(STAMP)  ## the judge on simulated traffic against its bounds (SCALE=0.25: a quarter of the runs)
+	$(BIN)/python -m benchmarks.judge --scale $(SCALE) --write docs/judge.md
+
+docs: $(STAMP)  ## write again what is generated: schema, configuration reference, diagram of a rollout
 	$(BIN)/python -m proxy.control.config.reference
+	$(BIN)/python -m proxy.control.rollout.diagram
 
 lock:  ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock

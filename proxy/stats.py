@@ -33,7 +33,7 @@ def latency_bin(seconds: float) -> int:
     """Index of the bin of a latency in seconds: bin 0 is up to 1 ms, the last is open."""
     if seconds <= FIRST_EDGE_S:
         return 0
-    return min(BINS - 1, 1 + int(BINS_PER_OCTAVE * math.log2(seconds * 1000.0)))
+    return min(BINS - 1, 1 + int(BINS_PER_OCTAVE * math.log2(seconds / FIRST_EDGE_S)))
 
 
 def bin_upper_edge_s(index: int) -> float:
@@ -83,7 +83,27 @@ P_DURATION_US = P_BYTES_OUT + 1
 P_DURATION_BINS = P_DURATION_US + 1
 P_LIMITED = P_DURATION_BINS + BINS
 """Requests refused because the pool had as many in flight as it can take."""
-POOL_WORDS = P_LIMITED + 1
+P_JUDGED = P_LIMITED + 1
+"""What the judge compares: first attempts only, in JUDGED_WORDS words (see J_REQUESTS)."""
+
+JUDGE_BUCKETS = 32
+"""Client buckets of the judge: a hash of the client's identity modulo this."""
+J_REQUESTS = 0
+"""By client bucket, as the next two: attempts that ended in an answer or in the endpoint's failure."""
+J_ERRORS = J_REQUESTS + JUDGE_BUCKETS
+J_REFUSED = J_ERRORS + JUDGE_BUCKETS
+"""Answers of class 4xx."""
+J_UNTIMED = J_REFUSED + JUDGE_BUCKETS
+"""By client bucket: how many of its requests have no latency, less the latencies that belong to no
+request. So the usual request, which has one, costs nothing here; this may fall."""
+J_LOG_SUMS = J_UNTIMED + JUDGE_BUCKETS
+"""By client bucket: sums of the latencies' bins, which are their logarithms in eighths of an octave,
+and of the squares of these."""
+J_LOG_SQUARES = J_LOG_SUMS + JUDGE_BUCKETS
+J_LATENCIES = J_LOG_SQUARES + JUDGE_BUCKETS
+"""Histogram of the time to the answer's head, of attempts that were no errors."""
+JUDGED_WORDS = J_LATENCIES + BINS
+POOL_WORDS = P_JUDGED + JUDGED_WORDS
 
 # ---- an endpoint's area ----
 
@@ -183,6 +203,11 @@ EJECTED = 4
 """By its outcomes."""
 ASKS_TO_DRAIN = 8
 """By the answer to its check: nothing new, what is bound to it finishes."""
+
+B_SLOW_MS = 0
+"""Of a service that is being judged: who leaves after so long left because it is slow; 0 = not."""
+B_STALL_MS = 1
+"""And an attempt that is as old without an answer is entered as slow at once."""
 
 FIRST_LOT = 8
 """Here begin the lots of an area: what is dealt to the workers, one word for each of them."""

@@ -9,9 +9,11 @@ import click
 
 from proxy.cli import words
 from proxy.cli.exits import ExitCode
+from proxy.cli.polling import POLL_S, Poll
 from proxy.cli.session import Session, with_session, write_body, write_json
 
-POLL_S = 1.0
+PAGE = 100
+"""Records of one call while following."""
 
 
 @click.command()
@@ -34,11 +36,11 @@ def decisions(session: Session, service: str | None, limit: int, follow: bool) -
     return ExitCode.DONE
 
 
-def _path(service: str | None, limit: int) -> str:
+def _path(service: str | None, limit: int, since: int = 0) -> str:
     from proxy.cli.client import service_path  # noqa: PLC0415 - http.client
 
     base = "/v1/decisions" if service is None else service_path(service, "decisions")
-    return f"{base}?limit={limit}"
+    return f"{base}?limit={limit}" + (f"&since={since}" if since else "")
 
 
 def records_of(value: Any) -> list[dict[str, Any]]:
@@ -56,11 +58,13 @@ def _show(session: Session, records: list[dict[str, Any]]) -> None:
 
 
 def _follow(session: Session, service: str | None, shown: list[dict[str, Any]]) -> None:
-    last = int(shown[-1]["id"]) if shown else 0
+    """Show what comes after `shown`; a restart of the proxy is waited for."""
+    last, poll = int(shown[-1]["id"]) if shown else 0, Poll(session.client)
     try:
         while True:
             time.sleep(POLL_S)
-            found = records_of(session.client.get(_path(service, 100)).value)
+            answer = poll.ask(_path(service, PAGE, last))
+            found = records_of(answer.value) if answer is not None else []
             fresh = [record for record in found if int(record["id"]) > last]
             _show(session, fresh)
             last = int(fresh[-1]["id"]) if fresh else last
@@ -89,6 +93,22 @@ def _change(record: dict[str, Any]) -> str:
     before, after = record.get("from"), record.get("to")
     if before is None and after is None:
         return ""
+    if (
+        isinstance(before, dict)
+        and isinstance(after, dict)
+        and "phase" in before
+        and "phase" in after
+    ):
+        return _move(before, after)
     if before is None:
         return words.setting(after)
     return f"{words.setting(before)} -> {words.setting(after)}"
+
+
+def _move(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """`warming -> baking: blue 90 %, green 10 %`; a phase or weights that stay are said once."""
+    phases = dict.fromkeys((str(before["phase"]), str(after["phase"])))
+    moved = " -> ".join(phases)
+    if before.get("weights") == after.get("weights"):
+        return moved
+    return f"{moved}: {words.setting(after.get('weights'))}"

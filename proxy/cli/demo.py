@@ -1,4 +1,4 @@
-"""`turnout demo`: the proxy's main job, with real processes, in half a minute."""
+"""`turnout demo`: the proxy's main job, with real processes, in about a minute."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ NEXT = {
     "check config/turnout.yaml": "is the example valid?",
     "run config/turnout.yaml": "proxy :8080, admin :9900",
     "status --watch": "pools, shares, drains",
+    "deploy shop --endpoints A,B": "what you have just seen",
+    "rollout pause shop": "and resume, promote, abort",
     "weights shop blue=90 green=10": "by hand; --ttl 2h for a while",
-    "switch shop --to green": "all at once, guarded",
-    "drain shop --wait": "until the old pool is empty",
     "rollback shop": "and back",
 }
 
@@ -33,17 +33,19 @@ NEXT = {
 @click.command()
 @click.option(
     "--seconds",
-    type=click.FloatRange(5, 600),
-    default=25.0,
+    type=click.FloatRange(45, 600),
+    default=70.0,
     show_default=True,
     help="About how long it takes.",
 )
 @local_options
 def demo(seconds: float, **_unused: object) -> int:
-    """See it work: two small services behind a real proxy, under load, in about 25 seconds.
+    """See it work: a good release, a bad one and an outage, under load, in about a minute.
 
-    Everything runs on loopback on free ports and is gone at the end. Exit 0 means that
-    not one request failed.
+    Small services behind a real proxy: the good release goes through unnoticed, the bad one is
+    turned back by itself, and the outage of both holds the rollout. Everything runs on loopback
+    on free ports and is gone at the end. Exit 0 means that all of it was really seen, and that
+    no request failed but those that the releases were made to fail.
     """
     return asyncio.run(_guarded(seconds))
 
@@ -84,16 +86,16 @@ def _signals(task: asyncio.Task[object]) -> Iterator[list[int]]:
 
 
 async def play(seconds: float) -> int:
-    """Build the stage, tell the story, show what was seen; 0 only if nothing failed."""
+    """Build the stage, tell the story, show what was seen; 0 only if all promises were kept."""
     from proxy.cli.demo_stage import stage_in  # noqa: PLC0415 - with the rest of the demo
-    from proxy.cli.demo_story import Story  # noqa: PLC0415 - the same
+    from proxy.cli.demo_story import Story, pace_of  # noqa: PLC0415 - the same
     from proxy.cli.demo_view import LiveTeller, teller  # noqa: PLC0415 - rich
 
     with tempfile.TemporaryDirectory(prefix="turnout-demo-") as directory:
         told_by = teller()
         try:
-            told_by.say("starting two services and a proxy ...")
-            async with stage_in(Path(directory)) as stage:
+            told_by.say("starting four releases of a small service, and a proxy ...")
+            async with stage_in(Path(directory), pace=pace_of(seconds)) as stage:
                 told_by.say(
                     f"the proxy listens on http://{stage.host}:{stage.port}; load begins. Look on with\n"
                     f"{program()} status --watch --admin {stage.client.address}"

@@ -1,7 +1,8 @@
-"""A tiny HTTP/1.1 service for the demo: says which pool and release it is, mostly quickly.
+"""A tiny HTTP/1.1 service for the demo: says which release it is, and fails as it is told.
 
 Run as its own process: it prints the port it got and ends with its standard input, so
-that it cannot outlive the demo, whatever happens to that one.
+that it cannot outlive the demo, whatever happens to that one. A line there with a number is
+the percentage of its requests that it answers with a 500 from now on.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ SLOW_S: Final = (2.0, 3.0)
 LARGEST_HEAD: Final = 64 * 1024
 
 
-class DemoService:
-    """One pool's only endpoint."""
+HEALTH: Final = b"/healthz"
+"""Always answered well: what fails here are requests, not the process."""
 
-    def __init__(self, pool: str, release: str) -> None:
-        self._pool = pool
+
+class DemoService:
+    """The only endpoint that runs a release."""
+
+    def __init__(self, release: str, errors: float = 0.0) -> None:
         self._release = release
         self._answered = 0
+        self.errors = errors
+        """Percent of its requests that fail."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until the peer ends it."""
@@ -43,17 +49,19 @@ class DemoService:
 
     async def _answer(self, head: bytes) -> bytes:
         method, path = head.split(b" ", 2)[:2]
-        bounds = SLOW_S if path.startswith(b"/slow") else FAST_S
-        await asyncio.sleep(random.uniform(*bounds))
+        if path == HEALTH:
+            return self._page(200, method)
+        is_bad = random.uniform(0, 100) < self.errors
+        is_slow = path.startswith(b"/slow") and not is_bad
+        await asyncio.sleep(random.uniform(*(SLOW_S if is_slow else FAST_S)))
         self._answered += 1
-        body = (
-            b"%s\n"
-            % json.dumps(
-                {"pool": self._pool, "release": self._release, "answer": self._answered}
-            ).encode()
-        )
-        answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        return answer % len(body) + (b"" if method == b"HEAD" else body)
+        return self._page(500 if is_bad else 200, method)
+
+    def _page(self, status: int, method: bytes) -> bytes:
+        body = b"%s\n" % json.dumps({"release": self._release, "answer": self._answered}).encode()
+        reason = b"OK" if status == 200 else b"Internal Server Error"
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        return head % (status, reason, len(body)) + (b"" if method == b"HEAD" else body)
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:
@@ -71,25 +79,29 @@ def _length(head: bytes) -> int:
     return 0
 
 
-async def serve(pool: str, release: str) -> None:
+async def serve(release: str, errors: float) -> None:
     """Serve on a free port of loopback until SIGTERM, or until standard input ends."""
-    service = DemoService(pool, release)
+    service = DemoService(release, errors)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0, limit=LARGEST_HEAD)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    spawn(_end_with_stdin(ended), name="stdin", report=_tell)
+    spawn(_listen(service, ended), name="stdin", report=_tell)
     print(server.sockets[0].getsockname()[1], flush=True)
     await ended.wait()
     server.close()
 
 
-async def _end_with_stdin(ended: asyncio.Event) -> None:
+async def _listen(service: DemoService, ended: asyncio.Event) -> None:
+    """Take the lines of standard input; its end is ours."""
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-    await reader.read()
-    ended.set()
+    try:
+        while line := await reader.readline():
+            service.errors = float(line)
+    finally:
+        ended.set()
 
 
 def _tell(name: str, error: BaseException) -> None:
@@ -98,10 +110,10 @@ def _tell(name: str, error: BaseException) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pool", required=True)
     parser.add_argument("--release", required=True)
+    parser.add_argument("--errors", type=float, default=0.0, help="Percent that fail.")
     options = parser.parse_args()
-    asyncio.run(serve(options.pool, options.release))
+    asyncio.run(serve(options.release, options.errors))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo's processes: two services and a real `turnout run`, in a directory that goes with them."""
+"""The demo's processes: four releases and a real `turnout run`, in a directory that goes with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,12 @@ from proxy.cli.client import AdminClient
 from proxy.cli.exits import CommandError, ExitCode
 
 SERVICE: Final = "shop"
-RELEASES: Final = {"blue": "v41", "green": "v42"}
+FIRST: Final = "v41"
+GOOD: Final = "v42"
+BAD: Final = "v43"
+FIXED: Final = "v44"
+ERRORS: Final = {FIRST: 0, GOOD: 0, BAD: 50, FIXED: 0}
+"""Every release, and the percentage of its requests that fail from its start."""
 START_S: Final = 20.0
 STOP_S: Final = 5.0
 SHOWN_LINES: Final = 12
@@ -35,19 +40,33 @@ services:
   shop:
     routes: [{{path: /}}]
     pools:
-      blue: {{endpoints: ["127.0.0.1:{blue}"], release: v41}}
-      green: {{endpoints: ["127.0.0.1:{green}"], release: v42}}
+      blue: {{endpoints: ["{first}"], release: v41}}
+      green: {{}}
     active: blue
+    health: {{path: /healthz, interval: 1s}}
+    rollout:
+      steps: [{{weight: 10, bake: {bake_s:.1f}s}}, {{weight: 100, bake: {last_bake_s:.1f}s}}]
+      min_requests: 40
+      keep_old: 1s
 """
+BAKES_S: Final = (6.0, 3.0)
+"""Of the two steps: short, so that what is plainly broken is found, and nobody falls asleep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the story needs: where clients connect, and the admin."""
+    """What the story needs: where clients connect, the admin, the command, the releases."""
 
     host: str
     port: int
     client: AdminClient
+    turnout: tuple[str, ...]
+    services: Mapping[str, Service]
+
+    def fail(self, releases: Sequence[str], percent: int) -> None:
+        """Have so many of these releases' requests fail from now on."""
+        for release in releases:
+            self.services[release].child.tell(f"{percent}\n")
 
 
 class Child:
@@ -68,6 +87,10 @@ class Child:
         return CommandError(
             ExitCode.REFUSED, f"demo: {self.name} {what}; its last log lines:", tuple(lines)
         )
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode())
 
     async def stop(self) -> None:
         """Ask, ask again (which means: now), and only then kill."""
@@ -90,15 +113,26 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running release."""
+
+    child: Child
+    address: str
+
+
 @asynccontextmanager
-async def stage_in(directory: Path, turnout: Sequence[str] = ()) -> AsyncIterator[Stage]:
+async def stage_in(
+    directory: Path, turnout: Sequence[str] = (), *, pace: float = 1.0
+) -> AsyncIterator[Stage]:
     """Start everything in `directory`, and end it all again.
 
-    `turnout` is the command that runs the proxy, this very program unless told otherwise.
+    `turnout` is the command that runs the proxy, this very program unless told otherwise;
+    `pace` stretches the steps of the rollouts.
     """
     children: list[Child] = []
     try:
-        yield await _start(directory, turnout or _module("proxy.cli.main"), children)
+        yield await _start(directory, turnout or _module("proxy.cli.main"), children, pace)
     except CommandError as error:
         # That nobody answers is no news when we know who died, and have its log.
         if error.code == ExitCode.UNREACHABLE and (dead := await _first_dead(children)):
@@ -115,23 +149,36 @@ async def _first_dead(children: Sequence[Child]) -> Child | None:
     return next((child for child in children if not child.is_alive), None)
 
 
-async def _start(directory: Path, turnout: Sequence[str], children: list[Child]) -> Stage:
-    ports = {}
-    for pool, release in RELEASES.items():
-        command = [*_module("proxy.cli.demo_service"), "--pool", pool, "--release", release]
-        child = await _spawn(f"service {pool}", command, directory)
+async def _start(
+    directory: Path, turnout: Sequence[str], children: list[Child], pace: float
+) -> Stage:
+    services = {}
+    for release, errors in ERRORS.items():
+        command = [
+            *_module("proxy.cli.demo_service"),
+            *("--release", release, "--errors", str(errors)),
+        ]
+        child = await _spawn(f"service {release}", command, directory)
         children.append(child)
-        ports[pool] = await _port_of(child)
+        services[release] = Service(child, f"127.0.0.1:{await _port_of(child)}")
     port, admin_port = _free_ports(2)
+    bake_s, last_bake_s = (pace * seconds for seconds in BAKES_S)
     config = directory / "turnout.yaml"
     config.write_text(
-        CONFIG.format(port=port, admin_port=admin_port, state=directory / "state", **ports)
+        CONFIG.format(
+            port=port,
+            admin_port=admin_port,
+            state=directory / "state",
+            first=services[FIRST].address,
+            bake_s=bake_s,
+            last_bake_s=last_bake_s,
+        )
     )
     proxy = await _spawn("turnout run", [*turnout, "run", str(config)], directory)
     children.append(proxy)
     client = AdminClient(AdminAddress("http", "127.0.0.1", admin_port), None)
     await _ready(proxy, client)
-    return Stage("127.0.0.1", port, client)
+    return Stage("127.0.0.1", port, client, tuple(turnout), services)
 
 
 def _module(name: str) -> list[str]:

@@ -1,28 +1,37 @@
-"""What happens in the demo: 90/10, 50/50, a switch with requests in flight, a rollback."""
+"""What happens in the demo: a good release, a bad one, and an outage that is nobody's fault."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from proxy.cli import words
-from proxy.cli.client import AdminClient, Answer, service_path
+from proxy.cli import demo_command, demo_promises
+from proxy.cli.client import service_path
 from proxy.cli.demo_load import Load
-from proxy.cli.demo_report import Phase, Report
-from proxy.cli.demo_stage import SERVICE, Stage
+from proxy.cli.demo_promises import Seen
+from proxy.cli.demo_report import Act, Promise, Report, Trouble
+from proxy.cli.demo_stage import BAD, BAKES_S, ERRORS, FIRST, FIXED, GOOD, SERVICE, Stage
 from proxy.cli.demo_view import Scene, Teller
 from proxy.cli.exits import CommandError
-from proxy.cli.traffic import in_force
 from proxy.tasks import spawn
 
-USUAL_S: Final = 25.0
+JUDGED_S: Final = 45.0
+"""About what drains and the judge take, whatever the pace."""
+USUAL_S: Final = 70.0
 REFRESH_S: Final = 0.25
-DRAIN_S: Final = 20.0
+WAIT_S: Final = 30.0
+"""How long anything here is waited for."""
+OUTAGE_S: Final = 4.0
+OUTAGE_PERCENT: Final = 30
 
-Change = Callable[[AdminClient], Answer]
+
+def pace_of(seconds: float) -> float:
+    """How much longer than usual everything stands that we may stretch."""
+    return max(0.2, (seconds - JUDGED_S) / (USUAL_S - JUDGED_S))
 
 
 @dataclass(slots=True)
@@ -32,9 +41,12 @@ class Story:
     stage: Stage
     teller: Teller
     seconds: float = USUAL_S
-    phases: list[Phase] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
+    promises: list[Promise] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=lambda: [Trouble(frozenset({BAD}))])
     scene: Scene = field(init=False)
     _load: Load = field(init=False)
+    _seen: Seen = field(default_factory=Seen)
 
     def __post_init__(self) -> None:
         self._load = Load(self.stage.host, self.stage.port)
@@ -42,6 +54,7 @@ class Story:
 
     async def tell(self) -> Report:
         """Play every act and return what was seen."""
+        await self._look()
         watcher = spawn(self._watch(), name="demo-view", report=self._report)
         self._load.start()
         try:
@@ -51,100 +64,145 @@ class Story:
         finally:
             self._load.close()
             watcher.cancel()
-        return Report(self.phases, self._load.records, self._load.failures)
+        return Report(
+            self.acts, self.promises, self.troubles, self._load.records, self._load.failures
+        )
 
     async def _acts(self) -> None:
-        await self._begin()
-        await self._weights(90, 10, "a tenth of the traffic tries the new release.")
-        await self._weights(50, 50, "half and half.")
-        await self._switch()
-        await self._rollback()
-        self.phases[-1].end(time.monotonic())
-
-    async def _begin(self) -> None:
-        view = (await asyncio.to_thread(self.stage.client.get, service_path(SERVICE))).value
-        self.scene.service = view
-        self.teller.say("blue (v41) carries everything; green (v42) is deployed and waits.")
-        self.phases.append(Phase("all on blue", in_force(view), self.scene.began_s))
-        self.scene.since_s = self.scene.began_s
+        self._act(f"{FIRST} alone")
+        self.teller.say(f"{FIRST} carries everything.")
         await self._play(3)
+        await self._good()
+        await self._bad()
+        await self._outage()
+        self.acts[-1].to_s = time.monotonic()
 
-    async def _weights(self, blue: int, green: int, sentence: str) -> None:
-        body = {"weights": {"blue": blue, "green": green}, "reason": "demo"}
-        await self._change(
-            f"{blue} / {green}", lambda client: client.put(service_path(SERVICE, "weights"), body)
-        )
-        self.teller.say(sentence, f"turnout weights {SERVICE} blue={blue} green={green}")
-        await self._play(5)
+    # ---- the acts ----
 
-    async def _switch(self) -> None:
-        body = {"to": "green", "reason": "demo"}
-        view = await self._change(
-            "switch to green",
-            lambda client: client.post(service_path(SERVICE, "switch"), body),
-            left="blue",
+    async def _good(self) -> None:
+        self.teller.head(f"1. A good release: {GOOD} gets 10 %, then everything.")
+        act = self._act(f"{GOOD}, a good release")
+        code = await self._deploy(GOOD)
+        act.to_s = time.monotonic()
+        failed = len(self._load.failures)
+        await self._keep(
+            lambda: demo_promises.went_through(self._load.records, failed, act, GOOD, code)
         )
-        drain = view.get("drain")
-        left = words.remaining(drain["remaining"]) if drain else ""
-        told = (
-            f"blue still works on {left}: they finish." if left else "blue had nothing in flight."
+        await self._play(2)
+
+    async def _bad(self) -> None:
+        await self._until(self._is_settled)
+        self.teller.head(f"2. A bad release: half of what {BAD} answers is an error.")
+        act = self._act(f"{BAD}, a bad release")
+        code = await self._deploy(BAD)
+        seen, told_s = self._seen, time.monotonic()
+        await self._play(3)
+        act.to_s = time.monotonic()
+        await self._keep(lambda: demo_promises.turned_back(self._load.records, act, BAD, code))
+        self.teller.say("Once more, as a pipeline would that tries again:")
+        again = await self._deploy(BAD)
+        await self._keep(
+            lambda: demo_promises.stays_away(self._load.records, BAD, seen, told_s, again),
         )
-        self.teller.say(
-            f"all new traffic to green, at once; {told}", f"turnout switch {SERVICE} --to green"
-        )
+
+    async def _outage(self) -> None:
+        self.teller.head(f"3. {FIXED} is good, but what both releases depend on goes down.")
+        self._act(f"{FIXED}, a shared outage")
+        deploy = spawn(self._deploy(FIXED), name="demo-deploy", report=self._report)
+        try:
+            await self._until(lambda: deploy.done() or self._is_baking())
+            await self._play(BAKES_S[0] / 3)
+            outage = await self._fail_both()
+            code = await deploy
+        finally:
+            deploy.cancel()
+            with suppress(asyncio.CancelledError, CommandError):
+                await deploy
+        seen = self._seen
+        await self._keep(lambda: demo_promises.was_held(self._load.records, outage, seen))
+        await self._keep(lambda: demo_promises.went_on(FIXED, code))
+        await self._play(2)
+
+    async def _fail_both(self) -> Trouble:
+        both = (GOOD, FIXED)
+        self.teller.say(f"The outage begins: {OUTAGE_PERCENT} % of all requests fail.")
         began_s = time.monotonic()
-        await self._drained(began_s)
-        await self._play(6, since_s=began_s)
+        self.stage.fail(both, OUTAGE_PERCENT)
+        await asyncio.sleep(OUTAGE_S)
+        self.stage.fail(both, ERRORS[GOOD])
+        outage = Trouble(frozenset(both), began_s, time.monotonic())
+        self.troubles.append(outage)
+        self.teller.say("The outage is over; the judge still sees it in its last minute.")
+        return outage
 
-    async def _drained(self, began_s: float) -> None:
-        path = f"{service_path(SERVICE, 'drain')}?wait=2s"
-        while time.monotonic() - began_s < DRAIN_S:
-            view = (await asyncio.to_thread(self.stage.client.get, path)).value
-            if view.get("drain") is None or words.is_empty(view["drain"]):
-                took_s = time.monotonic() - began_s
-                self.teller.say(
-                    f"blue is empty after {took_s:.1f} s, nothing was cut: safe to stop it."
-                )
-                return
-        self.teller.say(f"blue is not empty after {DRAIN_S:g} s.")
+    # ---- their parts ----
 
-    async def _rollback(self) -> None:
-        body = {"reason": "demo"}
-        await self._change(
-            "rollback",
-            lambda client: client.post(service_path(SERVICE, "rollback"), body),
-            left="green",
-        )
-        self.teller.say("and back to blue, as fast.", f"turnout rollback {SERVICE}")
-        await self._play(4)
+    def _act(self, title: str) -> Act:
+        now_s = time.monotonic()
+        if self.acts:
+            self.acts[-1].to_s = min(self.acts[-1].to_s, now_s)
+        self.acts.append(Act(title, now_s))
+        return self.acts[-1]
 
-    async def _change(self, title: str, change: Change, left: str | None = None) -> dict[str, Any]:
-        """Ask for a change; the next phase begins with its answer."""
-        self.phases[-1].end(time.monotonic())
-        view, answered_s = await asyncio.to_thread(_timed, change, self.stage.client)
-        self.phases.append(Phase(title, in_force(view), answered_s, left))
-        self.scene.service, self.scene.since_s = view, answered_s
-        return view
+    async def _deploy(self, release: str) -> int:
+        """The command of a pipeline, to its end; what the watcher sees of it is kept apart."""
+        rollout = self.scene.service.get("rollout") or {}
+        self._seen = Seen(rollout.get("id"))
+        arguments = ["deploy", SERVICE, "--endpoints", self.stage.services[release].address]
+        arguments += ["--release", release]
+        self.teller.command(f"turnout {' '.join(arguments)}")
+        code = await demo_command.run(self.stage, arguments, self.teller.line)
+        self.teller.line(f"exit code {code}")
+        await self._look()
+        return code
 
-    async def _play(self, usual_s: float, since_s: float | None = None) -> None:
-        gone_s = 0.0 if since_s is None else time.monotonic() - since_s
-        await asyncio.sleep(max(0.0, usual_s * self.seconds / USUAL_S - gone_s))
+    async def _keep(self, promise: Callable[[], Promise]) -> None:
+        """Judge a promise when the answers of its time are there."""
+        await asyncio.sleep(0.2)
+        kept = promise()
+        self.promises.append(kept)
+        self.teller.promise(kept)
+
+    async def _play(self, usual_s: float) -> None:
+        await asyncio.sleep(usual_s * pace_of(self.seconds))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it, not for ever: what did not happen then breaks its promise."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - of a view
+            await asyncio.sleep(REFRESH_S / 2)
+
+    def _phase(self) -> str:
+        return str((self.scene.service.get("rollout") or {}).get("phase") or "steady")
+
+    def _is_settled(self) -> bool:
+        return self._phase() in {"steady", "rolled_back"}
+
+    def _is_baking(self) -> bool:
+        return self._phase() == "baking"
+
+    # ---- the watcher ----
 
     async def _watch(self) -> None:
         while True:
             try:
-                answer = await asyncio.to_thread(self.stage.client.get, service_path(SERVICE))
-                self.scene.service = answer.value
+                await self._look()
             except CommandError as error:
                 self._report("admin", error)
             self.teller.update(self.scene)
             await asyncio.sleep(REFRESH_S)
 
+    async def _look(self) -> None:
+        view, now_s = await asyncio.to_thread(self._ask)
+        self._seen.take(view, now_s)
+        if view["weights"]["in_force"] != self.scene.weights:
+            self.scene.since_s = now_s
+        self.scene.service = view
+
+    def _ask(self) -> tuple[dict[str, Any], float]:
+        # In the thread that reads the answer: the event loop may take the news up later.
+        answer = self.stage.client.get(service_path(SERVICE))
+        return answer.value, time.monotonic()
+
     def _report(self, name: str, error: BaseException) -> None:
         self._load.failures.append(f"{name}: {error}")
-
-
-def _timed(change: Change, client: AdminClient) -> tuple[dict[str, Any], float]:
-    # In the thread that reads the answer: the event loop may take the news up later.
-    answer = change(client)
-    return answer.value, time.monotonic()

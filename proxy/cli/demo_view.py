@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from proxy.cli import words
+from proxy.cli import rollout_words, words
 from proxy.cli.demo_load import Load
-from proxy.cli.demo_report import Report, recent, shares
+from proxy.cli.demo_report import Promise, Report, recent, shares
 from proxy.cli.status_view import bar, colour_of, in_flight
 from proxy.cli.terminal import Paper, console, is_plain, paper, show, table
 
@@ -35,6 +35,18 @@ class Scene:
     service: Mapping[str, Any] = field(default_factory=dict)
     """The service as the admin showed it last."""
 
+    @property
+    def weights(self) -> Mapping[str, float]:
+        found: Mapping[str, float] = (self.service.get("weights") or {}).get("in_force") or {}
+        return found
+
+    def releases(self) -> dict[str, str]:
+        """The release of every pool that has one."""
+        pools = self.service["pools"]
+        return {
+            name: pools[name]["release"] for name in sorted(pools) if pools[name].get("release")
+        }
+
     def shares(self, now_s: float) -> dict[str, float]:
         return shares(self._recent(now_s))
 
@@ -50,8 +62,22 @@ class Scene:
 class Teller(Protocol):
     """Who tells the story."""
 
-    def say(self, sentence: str, command: str = "") -> None:
-        """A sentence, and the command that a person would have typed."""
+    def head(self, title: str) -> None:
+        """An act begins."""
+        ...
+
+    def say(self, sentence: str) -> None: ...
+
+    def command(self, command: str) -> None:
+        """What is typed now, and really run."""
+        ...
+
+    def line(self, line: str) -> None:
+        """What the command prints."""
+        ...
+
+    def promise(self, promise: Promise) -> None:
+        """What came of it."""
         ...
 
     def update(self, scene: Scene) -> None:
@@ -64,13 +90,25 @@ class Teller(Protocol):
 class PlainTeller:
     """Lines for a log: what happens, and the numbers every `every_s` seconds."""
 
-    def __init__(self, out: Console, every_s: float = 2.0) -> None:
+    def __init__(self, out: Console, every_s: float = 5.0) -> None:
         self._out = out
         self._every_s = every_s
         self._next_s = time.monotonic() + every_s
 
-    def say(self, sentence: str, command: str = "") -> None:
-        self._out.print(f"$ {command}\n{sentence}" if command else sentence)
+    def head(self, title: str) -> None:
+        self._out.print(f"\n{title}")
+
+    def say(self, sentence: str) -> None:
+        self._out.print(sentence)
+
+    def command(self, command: str) -> None:
+        self._out.print(f"$ {command}")
+
+    def line(self, line: str) -> None:
+        self._out.print(f"  {line}", soft_wrap=True)
+
+    def promise(self, promise: Promise) -> None:
+        self._out.print(f"{mark(promise)} {promise.said}", soft_wrap=True)
 
     def update(self, scene: Scene) -> None:
         now_s = time.monotonic()
@@ -90,10 +128,20 @@ class LiveTeller:
         self._live = Live(console=out, auto_refresh=False, transient=True)
         self._live.start()
 
-    def say(self, sentence: str, command: str = "") -> None:
-        if command:
-            self._out.print(Text(f"\n$ {command}", style="bold"))
+    def head(self, title: str) -> None:
+        self._out.print(Text(f"\n{title}", style="bold underline"))
+
+    def say(self, sentence: str) -> None:
         self._out.print(Text(sentence))
+
+    def command(self, command: str) -> None:
+        self._out.print(Text(f"$ {command}", style="bold"))
+
+    def line(self, line: str) -> None:
+        self._out.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)))
+
+    def promise(self, promise: Promise) -> None:
+        self._out.print(promised(promise))
 
     def update(self, scene: Scene) -> None:
         self._live.update(frame(scene, time.monotonic(), paper(self._out)), refresh=True)
@@ -111,24 +159,38 @@ def teller() -> PlainTeller | LiveTeller:
     return PlainTeller(out) if is_plain() else LiveTeller(out)
 
 
+def mark(promise: Promise) -> str:
+    return "ok:" if promise.is_kept else "NOT AS PROMISED:"
+
+
+def promised(promise: Promise) -> Text:
+    style = "bold green" if promise.is_kept else "bold red"
+    return Text.assemble((mark(promise), style), " ", promise.said)
+
+
 def numbers(scene: Scene, now_s: float) -> str:
-    """One line: `12s  blue 49.8 %, green 50.2 %  201/s  14 in flight  failures 0`."""
+    """One line: `12s  v41 89.9 %, v42 10.1 %  201/s  14 in flight  bad answers 0, failures 0`."""
     found = scene.shares(now_s)
     seen = ", ".join(
-        f"{pool} {words.percent(round(found.get(pool, 0.0), 1))}" for pool in scene.service["pools"]
+        f"{release} {words.percent(round(found.get(release, 0.0), 1)) if found else '-'}"
+        for release in scene.releases().values()
     )
     return (
         f"{now_s - scene.began_s:4.0f}s  {seen}  {scene.rate(now_s):.0f}/s"
-        f"  {scene.load.in_flight} in flight  failures {len(scene.load.failures)}"
+        f"  {scene.load.in_flight} in flight"
+        f"  bad answers {scene.load.bad}, failures {len(scene.load.failures)}"
     )
 
 
 def frame(scene: Scene, now_s: float, page: Paper) -> RenderableType:
-    """The live table: shares wanted and seen, rates, what is in flight, the drain."""
+    """The live table: shares wanted and seen, what is in flight, the drain, the rollout."""
     if not scene.service:
         return Text("\nstarting ...", style="dim")
     return Group(
-        Text(), Padding(_pools(scene, now_s, page), (0, 0, 0, 2)), Text(), _foot(scene, now_s)
+        Text(),
+        Padding(_pools(scene, now_s, page), (0, 0, 0, 2)),
+        Padding(_rollout(scene.service), (0, 0, 0, 2)),
+        _foot(scene, now_s),
     )
 
 
@@ -145,7 +207,7 @@ def _pools(scene: Scene, now_s: float, page: Paper) -> RenderableType:
     for index, (name, pool) in enumerate(sorted(scene.service["pools"].items())):
         wanted = float(scene.service["weights"]["in_force"].get(name, 0))
         colour = colour_of(name, index)
-        share = found.get(name, 0.0)
+        share = found.get(str(pool.get("release")), 0.0)
         shown.add_row(
             Text(name, style=f"bold {colour}"),
             str(pool.get("release") or "-"),
@@ -165,25 +227,36 @@ def _drain(service: Mapping[str, Any], pool: str) -> str:
     return "empty" if words.is_empty(drain) else "drains"
 
 
+def _rollout(service: Mapping[str, Any]) -> Text:
+    """Where the rollout is and what the judge says, in a line or two."""
+    if not service.get("rollout"):
+        return Text()
+    evidence = rollout_words.evidence(service.get("guard"))
+    said = rollout_words.sentence(service)
+    return Text(f"{said}; {evidence}" if evidence else said, style="cyan")
+
+
 def _foot(scene: Scene, now_s: float) -> Text:
     failures = len(scene.load.failures)
     text = Text("  ")
-    text.append(f"{scene.load.requests} requests", style="bold")
+    text.append(words.count(scene.load.requests, "request"), style="bold")
     text.append(f"  {scene.rate(now_s):.0f}/s  ")
-    text.append(f"{failures} failed", style="bold red" if failures else "green")
+    text.append(f"{scene.load.bad} bad answers", style="yellow" if scene.load.bad else "green")
+    text.append(f"  {failures} other failures", style="bold red" if failures else "green")
     elapsed = min(now_s - scene.began_s, scene.seconds)
     return text.append(f"   {elapsed:.0f} of about {scene.seconds:.0f} s", style="dim")
 
 
 def summary(report: Report, page: Paper) -> list[RenderableType]:
-    """The last page: every phase with the shares wanted and seen, and the totals."""
+    """The last page: every act with who answered, the promises, and the totals."""
     shown = table(page)
-    shown.add_column("phase", no_wrap=True)
-    shown.add_column("wanted, blue / green", justify="right", no_wrap=True)
-    shown.add_column("seen", justify="right", no_wrap=True)
+    shown.add_column("act", no_wrap=True)
     shown.add_column("requests", justify="right", no_wrap=True)
+    shown.add_column("answered by", no_wrap=True)
+    shown.add_column("bad answers", justify="right", no_wrap=True)
     for row in report.rows():
         shown.add_row(*row)
     style = "bold green" if report.is_good else "bold red"
+    kept = [promised(promise) for promise in report.promises]
     totals = [Text(line, style=style) for line in report.totals()]
-    return [Text(), shown, Text(), *totals]
+    return [Text(), shown, Text(), *kept, Text(), *totals]

@@ -11,6 +11,10 @@ class ExitCode(IntEnum):
     """Refused or failed by the program."""
     USAGE = 2
     """Wrong usage, or an invalid configuration."""
+    NOT_READY = 3
+    """What was to be deployed did not come up in time; nothing has changed."""
+    ROLLED_BACK = 4
+    """The rollout was turned back, by the guard or by a person."""
     TIMED_OUT = 5
     """Timed out while waiting; the work goes on."""
     UNREACHABLE = 6

@@ -29,20 +29,24 @@ VERBS = {
     "check": Verb("config", "check", "Say whether a configuration is valid, with every error."),
     "schema": Verb("config", "schema", "Print the JSON Schema of the configuration."),
     "status": Verb("status", "status", "Show services, pools, weights and drains."),
+    "deploy": Verb("deploy", "deploy", "Fill the idle pool, move the traffic, wait for the end."),
+    "rollout": Verb("rollout", "rollout", "Start, pause, resume, promote or abort a rollout."),
     "weights": Verb("traffic", "weights", "Set the shares of a service's pools by hand."),
     "switch": Verb("traffic", "switch", "Move all traffic of a service to one pool, guarded."),
     "rollback": Verb("traffic", "rollback", "Everything back to the pool that was active before."),
+    "unlock": Verb("rollout", "unlock", "Let a release start again that was rolled back."),
     "drain": Verb("drain", "drain", "Send nothing new to a pool or an endpoint; wait for its end."),
     "hold": Verb("hold", "hold", "Have new requests of a service wait."),
     "release": Verb("hold", "release", "Let what is held go, at a steady pace."),
     "reload": Verb("reload", "reload", "Read the configuration's file again."),
     "decisions": Verb("decisions", "decisions", "Show who changed what, when and why."),
-    "demo": Verb("demo", "demo", "See it work: two small services, a proxy, load, a switch."),
+    "replay": Verb("replay", "replay", "Judge a recorded rollout again, with other settings."),
+    "demo": Verb("demo", "demo", "See it work: a good release, a bad one, an outage, under load."),
 }
 
 EPILOG = """\b
 Exit codes: 0 done, 1 refused or failed, 2 usage or configuration,
-5 timed out while waiting (the work goes on), 6 proxy not reachable."""
+3 not ready, 4 rolled back, 5 timed out while waiting (the work goes on), 6 proxy not reachable."""
 
 
 class VerbGroup(click.Group):

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from proxy.cli import words
+from proxy.cli import rollout_words, words
 from proxy.cli.terminal import Paper, table
 
 WIDE = 100
@@ -26,6 +26,15 @@ STYLES = {
 """Of an endpoint's state; the others are troubles."""
 MOST_TROUBLES = 5
 """Endpoints of one service whose trouble is told on the page of all services."""
+PHASE_STYLES = {
+    "warming": "cyan",
+    "baking": "cyan",
+    "promoted": "green",
+    "rolled_back": "bold red",
+    "stuck": "bold red",
+}
+"""Of a rollout's line; in the other phases somebody waits for somebody."""
+VERDICT_STYLES = {"FAIL": "bold red", "PASS": "green"}
 NAMED = {"blue": "bright_blue", "green": "bright_green"}
 
 View = Mapping[str, Any]
@@ -242,7 +251,37 @@ def _trouble(endpoint: View) -> tuple[str, str | None] | None:
     return (why, None) if why else None
 
 
+def _rollout(service: View, now: datetime) -> Iterator[Text]:
+    """The rollout unless it is over and done with, what the guard says, what is locked out."""
+    rollout, guard = service.get("rollout"), service.get("guard")
+    is_over = rollout is None or rollout["phase"] == "steady"
+    if rollout is not None and not is_over:
+        said = f"{rollout_words.title(rollout)}: {rollout_words.sentence(service)}"
+        yield Text(said, style=PHASE_STYLES.get(rollout["phase"], "yellow"))
+    if rollout is not None and rollout["phase"] == "baking":
+        parts = [
+            words.count(int(rollout.get("requests") or 0), "request") + " in this step",
+            rollout_words.evidence(guard),
+        ]
+        yield Text("; ".join(filter(None, parts)), style="dim")
+    if not is_over and (verdict := _verdict(service)):
+        yield Text(verdict, style=VERDICT_STYLES.get((guard or {})["verdict"], "yellow"))
+    if locked := rollout_words.lockout(service, now):
+        yield Text(locked, style="red")
+
+
+def _verdict(service: View) -> str:
+    """What the guard says beside what the rollout's own line tells already."""
+    guard = service.get("guard") or {}
+    is_told = guard.get("verdict") == "HOLD" and rollout_words.held(guard) in (
+        rollout_words.waiting(service)
+    )
+    is_over = service["rollout"]["phase"] == "rolled_back"
+    return "" if is_told or is_over else rollout_words.verdict(guard)
+
+
 def _notes(service: View, now: datetime) -> Iterator[Text]:
+    yield from _rollout(service, now)
     if hold := service.get("hold"):
         yield Text(f"! {words.hold_sentence(hold, now)}", style="bold red")
     for override in service.get("overrides") or []:

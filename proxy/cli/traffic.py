@@ -53,11 +53,16 @@ def switch(session: Session, service: str, to: str, force: bool, reason: str) ->
 @click.command()
 @click.argument("service")
 @click.option("--force", is_flag=True, help="Even if nothing of that pool is available.")
+@click.option("--lock", is_flag=True, help="The release may not start again until unlocked.")
 @_reason
 @with_session
-def rollback(session: Session, service: str, reason: str, force: bool) -> int:
-    """Send everything of SERVICE back to the pool that was active before."""
-    return _change(session, service, "rollback", {"reason": reason, "force": force})
+def rollback(session: Session, service: str, *, reason: str, force: bool, lock: bool) -> int:
+    """Send everything of SERVICE back to the pool that was active before.
+
+    Also in the middle of a rollout, and while the old pool is still kept after one.
+    """
+    body = {"reason": reason, "force": force, "lock": lock}
+    return _change(session, service, "rollback", body)
 
 
 def parse_shares(texts: Sequence[str]) -> dict[str, float | int]:
@@ -69,11 +74,12 @@ def parse_shares(texts: Sequence[str]) -> dict[str, float | int]:
             raise click.UsageError(f"'{text}' is not POOL=PERCENT, as in blue=90")
         if pool in shares:
             raise click.UsageError(f"pool '{pool}' is given twice")
-        shares[pool] = _number(number.removesuffix("%"), text)
+        shares[pool] = parse_percent(number.removesuffix("%"), text)
     return shares
 
 
-def _number(text: str, whole: str) -> float | int:
+def parse_percent(text: str, whole: str) -> float | int:
+    """A weight of 0 to 100 percent, `text`, out of the `whole` that was written."""
     try:
         value = Decimal(text.strip())
     except InvalidOperation as error:

@@ -37,9 +37,24 @@ from proxy.control.percent import hundredths
 from proxy.control.probe import Probe, probe_all, probe_connect
 from proxy.control.prober import NetworkProber, Prober
 from proxy.control.pulse import Pulse
-from proxy.control.refusal import Invalid, NotFound, Refusal, Stale
-from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
+from proxy.control.refusal import Invalid, NotFound, Refusal, Refused, Stale
+from proxy.control.reload import (
+    Circumstances,
+    adopt,
+    fixed_keys_changed,
+    refilled,
+    resume,
+    rollout_conflicts,
+)
 from proxy.control.retry_budgets import RetryBudgets
+from proxy.control.rollout.change import (
+    check_lockout,
+    check_not_back,
+    locked_by_hand,
+    running_in_words,
+)
+from proxy.control.rollout.machine import Phase
+from proxy.control.rollouts import Rollouts, Steps
 from proxy.control.setup import Setup, Step
 from proxy.control.shares import Shares
 from proxy.control.slots import SlotBook
@@ -91,6 +106,8 @@ class Controller:
         self._ledger.before_apply.append(self.checkup.follow)
         self.ejections = Ejections(self._ledger, fleet.totals, fleet.board)
         self._lookout = Lookout(self._ledger, fleet, self.health, self.ejections)
+        self.rollouts = Rollouts(self._ledger, self._lookout, fleet, self)
+        self._lookout.seen = self.rollouts.seen
         self._upkeep = Upkeep(self._ledger, self._lock, self._draw_offset)
         self._pulse = Pulse(fleet.board, self._clock)
         hold_shares = HoldShares(fleet.board, fleet.totals, self._ledger.book)
@@ -121,6 +138,8 @@ class Controller:
             await self._restore()
         self._background.append(spawn(self._upkeep.run(), name="control upkeep", report=_report))
         self._background.append(spawn(self._pulse.run(), name="control pulse", report=_report))
+        guard = self.rollouts.clerk.run()
+        self._background.append(spawn(guard, name="control guard", report=_report))
         if self._watch_file:
             path, seen = Path(self._loaded.path), self._loaded.sha256
             watch = ConfigWatch(path, seen, self._file_changed)
@@ -134,6 +153,7 @@ class Controller:
         self._background.clear()
         async with self._lock:
             await self.checkup.stop()
+            await self.rollouts.hooks.close()
             await self._ledger.store.close()
 
     def begin_shutdown(self) -> None:
@@ -225,12 +245,22 @@ class Controller:
             state = self._state(name, if_match)
             author = self._author(who, reason)
             until = None if ttl_s is None else author.at + ttl_s
+            if state.rolling is not None and state.rolling.phase is not Phase.PROMOTED:
+                if until is not None:
+                    raise Refused(f"{running_in_words(state.rolling)}; weights for a time only")
+                verbs.check_shares(state, shares)
+                await self.rollouts.weights(state, shares, author)
+                return self.service(name)
+            for pool, share in shares.items():
+                if share > state.shares.get(pool, 0):
+                    check_lockout(state, pool, author.at)
             change = verbs.set_weights(state, shares, author, until=until)
-            await self._warm(state, change)
-            await self._commit(name, change)
+            change = self.rollouts.weighted(state, change, author)
+            await self.warm(state, change)
+            await self.commit(name, change)
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def switch(
         self,
@@ -244,15 +274,20 @@ class Controller:
     ) -> View:
         async def work() -> View:
             state = self._state(name, if_match)
+            author = self._author(who, reason)
             verbs.check_switch(state, to)
+            if state.rolling is not None and state.rolling.phase is not Phase.PROMOTED:
+                raise Refused(running_in_words(state.rolling))
             if not force:
+                check_lockout(state, to, author.at)
                 await self._check_ready(state, to, beside=_other_in_charge(state, to))
-            change = verbs.switch(state, to, self._author(who, reason), force=force)
-            await self._warm(state, change)
-            await self._commit(name, change)
+            change = verbs.switch(state, to, author, force=force)
+            change = self.rollouts.switched(state, change, to, author)
+            await self.warm(state, change)
+            await self.commit(name, change)
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def rollback(
         self,
@@ -260,20 +295,31 @@ class Controller:
         *,
         reason: str = "",
         force: bool = False,
+        lock: bool = False,
         who: str,
         if_match: str | None = None,
     ) -> View:
         async def work() -> View:
             state = self._state(name, if_match)
+            if state.rolling is not None:
+                if not force and state.rolling.phase is not Phase.WARMING:
+                    await self._check_ready(state, state.rolling.old, beside=None)
+                author = self._author(who, reason)
+                await self.rollouts.roll_back(state, author, lock=lock, force=force)
+                return self.service(name)
+            check_not_back(state)
             target = verbs.rollback_target(state)
             if not force:
                 await self._check_ready(state, target, beside=None)
-            change = verbs.rollback(state, self._author(who, reason), force=force)
-            await self._warm(state, change)
-            await self._commit(name, change)
+            author = self._author(who, reason)
+            change = verbs.rollback(state, author, force=force)
+            if lock:
+                change = locked_by_hand(state, change, author)
+            await self.warm(state, change)
+            await self.commit(name, change)
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def set_pool(
         self,
@@ -291,10 +337,98 @@ class Controller:
         async def work() -> View:
             state = self._state(name, if_match)
             author = self._author(who, reason)
-            await self._commit(name, verbs.set_pool(state, pool, filling, author))
+            change = verbs.set_pool(state, pool, filling, author)
+            change = self.rollouts.filled(state, change, pool, filling, author)
+            await self.commit(name, change)
+            self.rollouts.clerk.disturbed(name)
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
+
+    async def deploy(
+        self,
+        name: str,
+        *,
+        endpoints: list[tuple[str, int]],
+        release: str | None,
+        pool: str | None = None,
+        steps: Steps | None = None,
+        now: bool = False,
+        ready_timeout_s: float = 60.0,
+        min_ready: int | None = None,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        """Fill the idle pool with a release, and begin its rollout; the view shows how it goes on."""
+        filling = given.filling(endpoints, release)
+        limit_s = given.ready_timeout_s(ready_timeout_s)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            plan = self.rollouts.planned(state, steps, now=now, ready_timeout_s=limit_s)
+            plan = replace(plan, min_ready=min_ready)
+            author = self._author(who, reason)
+            await self.rollouts.deploy(state, pool, filling, author, plan, force=force)
+            return self.service(name)
+
+        return await self.in_turn(work)
+
+    async def start_rollout(
+        self,
+        name: str,
+        to: str,
+        *,
+        steps: Steps | None = None,
+        ready_timeout_s: float = 60.0,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        limit_s = given.ready_timeout_s(ready_timeout_s)
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            plan = self.rollouts.planned(state, steps, now=False, ready_timeout_s=limit_s)
+            author = self._author(who, reason)
+            await self.rollouts.start(state, to, author, plan, force=force)
+            return self.service(name)
+
+        return await self.in_turn(work)
+
+    async def move_rollout(
+        self,
+        name: str,
+        verb: str,
+        *,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View:
+        """Pause, resume, promote, abort or rejudge what is under way.
+
+        `force` aborts also when the old pool has nothing available.
+        """
+
+        async def work() -> View:
+            state = self._state(name, if_match)
+            await self.rollouts.move(state, verb, self._author(who, reason), force=force)
+            return self.service(name)
+
+        return await self.in_turn(work)
+
+    async def unlock(
+        self, name: str, *, who: str, reason: str = "", if_match: str | None = None
+    ) -> View:
+        async def work() -> View:
+            state = self._state(name, if_match)
+            await self.rollouts.unlock(state, self._author(who, reason))
+            return self.service(name)
+
+        return await self.in_turn(work)
 
     async def drain(
         self,
@@ -317,17 +451,17 @@ class Controller:
             author = self._author(who, reason)
             named = drains.named(state, pool, address)
             if undo:
-                await self._commit(name, drains.undo(state, named, address, author))
+                await self.commit(name, drains.undo(state, named, address, author))
                 return undone(named, address)
             change = drains.drain(state, named, address, self._lookout.rules(name), author)
             if change.decisions:
-                await self._commit(name, change)
+                await self.commit(name, change)
             state = self._lookout.state(name)
             subject = find(state, named, address)
             assert subject is not None, "it has just been begun, or runs already"
             return await self._lookout.drain_view(state, subject)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def hold(
         self,
@@ -349,10 +483,10 @@ class Controller:
             author = self._author(who, reason)
             until = None if ttl_s is None else author.at + ttl_s
             change = hold.hold(state, author, timeout_s=timeout_s, most=most, until=until)
-            await self._commit(name, change)
+            await self.commit(name, change)
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def release(
         self,
@@ -370,10 +504,10 @@ class Controller:
             state = self._state(name, if_match)
             held = self._ledger.gauges.held(name)
             author = self._author(who, reason)
-            await self._commit(name, hold.release(state, author, held=held, over_s=over_s))
+            await self.commit(name, hold.release(state, author, held=held, over_s=over_s))
             return self.service(name)
 
-        return await self._change(work)
+        return await self.in_turn(work)
 
     async def drain_status(self, name: str, wait_s: float) -> View | None:
         """The drain object, when all drains are done or `wait_s` are over; None without a drain."""
@@ -401,23 +535,23 @@ class Controller:
 
         Raises Unavailable when the state store does not take it.
         """
-        return await self._change(lambda: self._reload(who))
+        return await self.in_turn(lambda: self._reload(who))
 
     # ---- how a change is made ----
 
-    async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, work: Callable[[], Awaitable[T]]) -> T:
         """Make one change after the other; a caller who goes away leaves it to be finished."""
 
-        async def in_turn() -> T:
+        async def alone() -> T:
             async with self._lock:
                 return await work()
 
-        task = spawn(in_turn(), name="control change", report=_report)
+        task = spawn(alone(), name="control change", report=_report)
         result: T = await asyncio.shield(task)
         return result
 
-    async def _commit(self, name: str, change: Change) -> None:
-        """Settle a change of one service, and have it stored and applied."""
+    async def commit(self, name: str, change: Change) -> list[View]:
+        """Settle a change of one service, and have it stored and applied; gives its records."""
         setup = self._ledger.setup
         after = drains.settle(
             setup.states[name],
@@ -428,10 +562,11 @@ class Controller:
         )
         states = {**setup.states, name: after}
         step = Step(setup=replace(setup, states=states), decisions=change.decisions)
-        await self._ledger.commit(step)
+        records = await self._ledger.commit(step)
         self._upkeep.wake()
+        return records
 
-    async def _warm(self, before: ServiceState, change: Change) -> None:
+    async def warm(self, before: ServiceState, change: Change) -> None:
         """Have connections opened to pools that get more; what fails there fails no change."""
         shares = before.shares
         for pool, share in change.state.shares.items():
@@ -440,6 +575,13 @@ class Controller:
                     await self._fleet.warm(before.name, pool)
                 except Exception:
                     log.exception("warm_failed", service=before.name, pool=pool)
+
+    async def problems(self, state: ServiceState, pool: str) -> Mapping[str, str | None]:
+        """Why each endpoint of a pool cannot take traffic, asked now; None where it can."""
+        if self._ledger.setup.services[state.name].health is not None:
+            return self._lookout.problems(state, pool)
+        usable = state.usable(pool)
+        return await probe_all(self._probe, usable, enough=len(usable), report=_report)
 
     async def _check_ready(self, state: ServiceState, to: str, *, beside: str | None) -> None:
         """Refuse a pool that cannot take over, by its checks where it has some."""
@@ -470,7 +612,8 @@ class Controller:
             rings=stored.rings,
             revision=stored.revision,
         )
-        step = resume(self._ledger.setup, around)
+        self.rollouts.clerk.remember(stored.guard, stored.states)
+        step = resume(self._ledger.setup, around, stored.guard)
         started = Decision(
             what="started",
             who="proxy",
@@ -490,6 +633,8 @@ class Controller:
         if fixed := fixed_keys_changed(self.config, loaded.config):
             return self._not_reloaded(who, [f"{loaded.path}: {each}" for each in fixed])
         setup = self._ledger.setup
+        if conflicts := rollout_conflicts(setup.states, loaded.config):
+            return self._not_reloaded(who, [f"{loaded.path}: {each}" for each in conflicts])
         step = adopt(setup, loaded, self._around())
         records: list[View] = []
         if step.decisions or (step.setup.states, step.setup.rings) != (setup.states, setup.rings):
@@ -502,6 +647,8 @@ class Controller:
                 raise
         else:
             self._ledger.note_loaded(step)
+        for name in refilled(setup.states, step.setup.states):
+            self.rollouts.clerk.disturbed(name)
         self._loaded_at = self._clock.wall()
         self._load_errors = []
         self._upkeep.wake()

@@ -29,7 +29,7 @@ class Decision:
     why: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
-    def record(self, *, at: float, revision: int) -> dict[str, Any]:
+    def record(self, *, at: float, revision: int, config: str = "") -> dict[str, Any]:
         """Return the stored shape; the store adds `id`."""
         return {
             "at": iso_utc(at),
@@ -41,6 +41,7 @@ class Decision:
             "why": self.why,
             "numbers": dict(self.numbers),
             "revision": revision,
+            "config": config,
         }
 
 

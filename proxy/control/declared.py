@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from proxy.control.config.schema import PoolConfig, ServiceConfig
 from proxy.control.drains import DrainRules
+from proxy.control.filling import Filling, Member
+from proxy.control.guard.rules import Rules
+from proxy.control.hooks import Hook
 from proxy.control.prober import CheckSettings
-from proxy.control.state import Declared, Filling, Member
+from proxy.control.rollout.plan import Plan, Step
+from proxy.control.state import Declared
+from proxy.model import WHOLE
 from proxy.policy.health import Thresholds
+from proxy.policy.judge import Knobs
 
 
 def declared(service: ServiceConfig) -> Declared:
@@ -48,3 +54,51 @@ def check_settings(service: ServiceConfig) -> CheckSettings | None:
 def _filling(pool: PoolConfig) -> Filling:
     members = (Member(address=each.address, weight=each.weight) for each in pool.endpoints)
     return Filling(members=tuple(members), release=pool.release)
+
+
+def plan(service: ServiceConfig) -> Plan:
+    """The plan that a rollout beginning now would follow."""
+    rollout = service.rollout
+    return Plan(
+        steps=tuple(
+            Step(weight=each.weight, bake_s=each.bake, pause=each.pause) for each in rollout.steps
+        ),
+        min_requests=rollout.min_requests,
+        advance=rollout.advance,
+        starve_limit_s=rollout.starve_limit,
+        on_starved=rollout.on_starved,
+        holdback=rollout.holdback,
+        keep_old_s=rollout.keep_old,
+        on_fail=rollout.on_fail,
+        on_restart=rollout.on_restart,
+        ask=service.guard.ask,
+    )
+
+
+def guard_rules(service: ServiceConfig) -> Rules:
+    """How a rollout that begins now is judged."""
+    guard = service.guard
+    return Rules(
+        mode=guard.mode,
+        knobs=Knobs(
+            false_alarm=guard.false_alarm / WHOLE,
+            tolerance=guard.tolerance / WHOLE,
+            tolerance_abs=guard.tolerance_abs / WHOLE,
+            latency=guard.latency,
+            latency_tolerance=guard.latency_tolerance / WHOLE,
+            latency_floor_s=guard.latency_floor,
+            hard_rate=guard.hard_rate / WHOLE,
+            min_requests=guard.min_requests,
+            warmup_s=guard.warmup,
+            count_4xx=guard.count_4xx,
+        ),
+        lockout_s=guard.lockout or None,
+    )
+
+
+def hooks(service: ServiceConfig) -> tuple[Hook, ...]:
+    """Who is told of the moves of the service's rollouts."""
+    return tuple(
+        Hook(on=each.on, url=each.url, timeout_s=each.timeout, blocking=each.blocking)
+        for each in service.rollout.hooks
+    )

@@ -24,6 +24,19 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One failed first attempt on a pool, as a worker remembers it."""
+
+    request_id: str
+    status: int | None
+    """Of the endpoint's answer; None when there was none."""
+    failure: str | None
+    """One of proxy.stats.FAILURE_KINDS; None for an answer of class 5xx."""
+    endpoint: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
     slot: int
     pid: int
@@ -75,6 +88,10 @@ class Fleet(Protocol):
 
     async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
         """Up to `limit` exchanges in flight, oldest first; workers that do not answer are left out."""
+        ...
+
+    async def samples(self, service: str, pool: str, limit: int) -> list[Sample]:
+        """Up to `limit` of a pool's last failures, newest first, within a second."""
         ...
 
     def workers(self) -> list[WorkerState]: ...

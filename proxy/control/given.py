@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from proxy.control.config import addresses, values
 from proxy.control.config.problem import Wrong
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import Invalid
-from proxy.control.state import Filling, Member
+from proxy.model import WHOLE
 
 LONGEST_HOLD_S = 3600.0
 """That a request may wait, and that a release may take."""
@@ -53,4 +54,25 @@ def hold_limits(timeout_s: float, most: int) -> None:
 def over_s(seconds: float) -> float:
     if not 0 <= seconds <= LONGEST_HOLD_S:
         raise Invalid(f"over: expected a duration from 0 to {LONGEST_HOLD_S:g}s")
+    return seconds
+
+
+def check_steps(steps: Sequence[tuple[int, float, bool]]) -> None:
+    """Refuse steps that do not rise to everything."""
+    if not steps:
+        raise Invalid("steps: expected at least one")
+    before = 0
+    for index, (weight, bake_s, _) in enumerate(steps):
+        if not before < weight <= WHOLE:
+            raise Invalid(f"steps[{index}].weight: expected weights that rise, up to 100")
+        if not 0 <= bake_s < math.inf:
+            raise Invalid(f"steps[{index}].bake: expected a duration such as 5m")
+        before = weight
+    if before != WHOLE:
+        raise Invalid("steps: expected 100 in the last step")
+
+
+def ready_timeout_s(seconds: float) -> float:
+    if not 0 < seconds <= LONGEST_HOLD_S:
+        raise Invalid(f"ready_timeout: expected a duration above 0, up to {LONGEST_HOLD_S:g}s")
     return seconds

@@ -97,7 +97,10 @@ class Ledger:
             states=_differing(before.states, after.states),
             rings=_differing(before.rings, after.rings),
             secret=secret,
-            decisions=[each.record(at=at, revision=after.revision) for each in step.decisions],
+            decisions=[
+                each.record(at=at, revision=after.revision, config=after.loaded.sha256)
+                for each in step.decisions
+            ],
         )
         try:
             records = await self.store.write(write)

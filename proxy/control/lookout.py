@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from proxy.control import views
@@ -10,6 +11,7 @@ from proxy.control.drain_view import Subject, drain_view
 from proxy.control.drains import DrainRules
 from proxy.control.ejections import Ejections
 from proxy.control.fleet import Fleet, InFlight
+from proxy.control.guard.watch import Seen
 from proxy.control.health import HealthBook
 from proxy.control.ledger import Ledger
 from proxy.control.refusal import NotFound
@@ -31,6 +33,8 @@ class Lookout:
         self._fleet = fleet
         self._health = health
         self._ejections = ejections
+        self.seen: Callable[[str], Seen | None] = lambda _: None
+        """What the guard saw last of a service."""
 
     def state(self, name: str) -> ServiceState:
         """Return the state of a service, one that is leaving too."""
@@ -95,6 +99,8 @@ class Lookout:
             health=self._health,
             now=ledger.now(),
             ejection=self._ejections.of,
+            seen=self.seen,
+            guard_mode=lambda name: ledger.setup.services[name].guard.mode,
         )
 
     def _shown(self, name: str) -> Service:

@@ -11,16 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from proxy.control.decision import Decision
+from proxy.control.filling import Filling, filling_in_words
 from proxy.control.percent import Shares, percents
-from proxy.control.state import (
-    Change,
-    Declared,
-    Filling,
-    Override,
-    ServiceState,
-    filling_in_words,
-    same_shares,
-)
+from proxy.control.state import Change, Declared, Override, ServiceState, same_shares
 
 T = TypeVar("T")
 
@@ -33,7 +26,13 @@ def begin(
     """Begin a service that is new in the file; `after` is its former life, still leaving."""
     state = ServiceState(name=name, file=declared, offset=offset)
     if after is not None:
-        state = replace(state, leaving=after.leaving, epochs=after.epochs)
+        state = replace(
+            state,
+            leaving=after.leaving,
+            epochs=after.epochs,
+            rollouts=after.rollouts,
+            lockout=after.lockout,
+        )
     return Change(state=state, decisions=(_record(name, "service", None, declared.active, _ADDED),))
 
 

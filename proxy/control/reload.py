@@ -13,10 +13,14 @@ from typing import Any
 from proxy.control import hold, reconcile, verbs
 from proxy.control.config.load import Loaded
 from proxy.control.config.schema import Config, ServiceConfig
-from proxy.control.decision import Decision
-from proxy.control.declared import declared, drain_rules
+from proxy.control.decision import Author, Decision
+from proxy.control.declared import declared, drain_rules, plan
 from proxy.control.drains import settle
+from proxy.control.guard.clerk import resumed
 from proxy.control.keys import Ring, derive, rotate
+from proxy.control.rollout.change import happen, running_in_words, superseded
+from proxy.control.rollout.machine import Event, Kind, Phase
+from proxy.control.rollout.reload import keep_locked_out, reload_rollout
 from proxy.control.setup import Setup, Step
 from proxy.control.state import Change, ServiceState
 
@@ -65,7 +69,9 @@ def adopt(setup: Setup, loaded: Loaded, around: Circumstances) -> Step:
             states[name], records = _without(state, setup.services[name], around)
             decisions += records
     for name, service in new.services.items():
-        states[name], records = _with(setup.states.get(name), name, service, around)
+        states[name], records = _with(
+            setup.states.get(name), name, service, around, setup.services.get(name)
+        )
         decisions += records
         if name in setup.services and setup.services[name] != service:
             touched.add(name)
@@ -80,7 +86,25 @@ def adopt(setup: Setup, loaded: Loaded, around: Circumstances) -> Step:
     return Step(setup=after, decisions=tuple(decisions), touched=frozenset(touched))
 
 
-def resume(stored: Setup, around: Circumstances) -> Step:
+def rollout_conflicts(states: Mapping[str, ServiceState], new: Config) -> list[str]:
+    """A sentence for each pool that the new file takes away from a rollout under way."""
+    found = []
+    for name, state in states.items():
+        rollout, service = state.rolling, new.services.get(name)
+        if rollout is None or service is None or rollout.phase is Phase.PROMOTED:
+            continue
+        found += [
+            f"services.{name}.pools.{pool} is gone, and {running_in_words(rollout)};"
+            " nothing of the new file is in force"
+            for pool in (rollout.old, rollout.candidate)
+            if pool not in service.pools
+        ]
+    return found
+
+
+def resume(
+    stored: Setup, around: Circumstances, progress: Mapping[str, Mapping[str, Any]] | None = None
+) -> Step:
     """Go on after a restart: what the store remembers, under the file as it is now.
 
     A service the file has lost meanwhile is gone at once: the workers that served its
@@ -88,7 +112,13 @@ def resume(stored: Setup, around: Circumstances) -> Step:
     """
     config = stored.loaded.config
     gone = [state for name, state in stored.states.items() if name not in config.services]
-    kept = {name: state for name, state in stored.states.items() if name in config.services}
+    kept: dict[str, ServiceState] = {}
+    restarted: list[Decision] = []
+    for name, state in stored.states.items():
+        if name in config.services:
+            after = _after_restart(state, (progress or {}).get(name), around)
+            kept[name] = after.state
+            restarted += after.decisions
     rings = {name: ring for name, ring in stored.rings.items() if name in config.services}
     step = adopt(replace(stored, states=kept, rings=rings), stored.loaded, around)
     decisions = [
@@ -103,17 +133,53 @@ def resume(stored: Setup, around: Circumstances) -> Step:
             states[name] = change.state
             decisions += change.decisions
     whole = replace(step.setup, states=states)
-    return Step(setup=whole, decisions=(*step.decisions, *decisions))
+    return Step(setup=whole, decisions=(*restarted, *step.decisions, *decisions))
+
+
+def refilled(
+    before: Mapping[str, ServiceState], after: Mapping[str, ServiceState]
+) -> Iterator[str]:
+    """Services with a rollout under way whose pools have others endpoints, or another plan."""
+    for name, state in after.items():
+        was, rollout = before.get(name), state.rolling
+        if was is None or rollout is None or was.rollout is None:
+            continue
+        pools = [pool for pool in (rollout.old, rollout.candidate) if pool in was.pools]
+        is_refilled = any(was.filling(pool) != state.filling(pool) for pool in pools)
+        if is_refilled or was.rollout.weight != rollout.weight:
+            yield name
 
 
 def _with(
-    state: ServiceState | None, name: str, service: ServiceConfig, around: Circumstances
+    state: ServiceState | None,
+    name: str,
+    service: ServiceConfig,
+    around: Circumstances,
+    old: ServiceConfig | None,
 ) -> tuple[ServiceState, tuple[Decision, ...]]:
     if state is None or state.is_removed:
         change = reconcile.begin(name, declared(service), after=state, offset=around.draw_offset())
     else:
         change = reconcile.reconcile_file(state, declared(service))
+        change = reload_rollout(
+            state, change, was=plan(old or service), plan=plan(service), now=around.now
+        )
+        change = keep_locked_out(state, change, now=around.now)
     return _settled(state or change.state, change, service, around)
+
+
+def _after_restart(
+    state: ServiceState, progress: Mapping[str, Any] | None, around: Circumstances
+) -> Change:
+    """Its rollout goes on where it was; time while we were down is no bake."""
+    if state.rolling is None:
+        return Change(state=state)
+    was = resumed(state.rolling, progress)
+    change, outcome = happen(
+        replace(state, rollout=was), Event(kind=Kind.RESTARTED, now=around.now)
+    )
+    is_news = outcome.rollout.phase is not was.phase
+    return change if is_news else replace(change, decisions=())
 
 
 def _without(
@@ -121,7 +187,9 @@ def _without(
 ) -> tuple[ServiceState, tuple[Decision, ...]]:
     if state.is_removed:
         return state, ()
-    return _settled(state, reconcile.remove(state), service, around)
+    author = Author(who=reconcile.BY_FILE, at=around.now)
+    change = superseded(reconcile.remove(state), "the file has the service no longer", author)
+    return _settled(state, change, service, around)
 
 
 def _settled(

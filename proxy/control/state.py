@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from proxy.control.decision import Decision
+from proxy.control.filling import Filling
 from proxy.control.percent import Shares, everything_to, without_zeros
+from proxy.control.rollout.machine import Phase, Rollout
 from proxy.model import CLOSE_GRACE_S, WHOLE
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """An address of a pool as it was listed, and its weight among the others."""
-
-    address: str
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filling:
-    """What a pool was filled with: its endpoints and the release they run."""
-
-    members: tuple[Member, ...] = ()
-    release: str | None = None
-
-    def addresses(self) -> tuple[str, ...]:
-        return tuple(member.address for member in self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +87,21 @@ class Holding:
         return self.released is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lockout:
+    """After a rollback the same release may not start again until it is unlocked."""
+
+    release: str
+    """Its label, or its endpoints where it has none (see `release_key`)."""
+    at: float
+    until: float | None = None
+    reason: str = ""
+    rollout: int = 0
+
+    def is_over(self, now: float) -> bool:
+        return self.until is not None and self.until <= now
+
+
 ByEndpoint = Mapping[str, Mapping[str, Draining]]
 """Pool -> address -> drain."""
 
@@ -127,6 +125,11 @@ class ServiceState:
     leaving: ByEndpoint = field(default_factory=dict)
     """Endpoints no longer listed that may still have something in flight."""
     hold: Holding | None = None
+    rollout: Rollout | None = None
+    """The last one, running or over; None before the first."""
+    rollouts: int = 0
+    """How many there have been: the last one's id."""
+    lockout: Lockout | None = None
     is_removed: bool = False
     """The file no longer has the service; it stays until its endpoints are empty."""
     revision: int = 0
@@ -147,8 +150,11 @@ class ServiceState:
 
         Without weights in the file, everything goes to the active pool *in force*.
         """
-        if self.weights:
-            given: Shares = self.weights.value
+        if self.is_split_by_rollout:
+            assert self.rollout is not None, "it is what splits"
+            given: Shares = self.rollout.shares()
+        elif self.weights:
+            given = self.weights.value
         elif self.file.has_weights:
             given = self.file.shares
         else:
@@ -156,8 +162,20 @@ class ServiceState:
         return {pool: given.get(pool, 0) for pool in self.pools}
 
     @property
+    def is_split_by_rollout(self) -> bool:
+        """Whether the weights follow from the rollout's phase and step."""
+        return self.rollout is not None and self.rollout.phase in _SPLITTING
+
+    @property
+    def rolling(self) -> Rollout | None:
+        """The rollout that is under way."""
+        return self.rollout if self.rollout and not self.rollout.is_over else None
+
+    @property
     def source(self) -> str:
-        """Say where the weights in force come from: `api` or `file`."""
+        """Say where the weights in force come from: `rollout`, `api` or `file`."""
+        if self.is_split_by_rollout:
+            return "rollout"
         if self.weights or (self.active and not self.file.has_weights):
             return "api"
         return "file"
@@ -192,25 +210,17 @@ class ServiceState:
         return [name for name in self.pools if name != pool]
 
 
+_SPLITTING = frozenset(
+    {Phase.WARMING, Phase.BAKING, Phase.PAUSED, Phase.MANUAL, Phase.ASKING, Phase.STUCK}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What a verb comes to: the state after it, and the records of what it did."""
 
     state: ServiceState
     decisions: tuple[Decision, ...] = ()
-
-
-def filling_in_words(filling: Filling) -> dict[str, Any]:
-    """Return the filling as plain values, endpoints written as in the file."""
-    return {
-        "endpoints": [
-            member.address
-            if member.weight == 1
-            else {"address": member.address, "weight": member.weight}
-            for member in filling.members
-        ],
-        "release": filling.release,
-    }
 
 
 def same_shares(one: Shares, other: Shares) -> bool:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from proxy.control import codec, health
+from proxy.control.guard import ticks
+from proxy.control.guard.ticks import Row
 from proxy.control.health import Checked, Key
 from proxy.control.keys import Ring, Rings, StickyKey
 from proxy.control.refusal import Unavailable
@@ -40,6 +42,8 @@ _TABLES = (
 )
 _LATER_TABLES = (
     "CREATE TABLE IF NOT EXISTS health (service TEXT PRIMARY KEY, endpoints TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS guard (service TEXT PRIMARY KEY, progress TEXT NOT NULL)",
+    *ticks.TABLES,
 )
 """Those that a store made by an earlier version has not; it loses nothing by getting them."""
 
@@ -54,6 +58,8 @@ class Stored:
     states: Mapping[str, ServiceState] = field(default_factory=dict)
     rings: Rings = field(default_factory=dict)
     health: health.Stored = field(default_factory=dict)
+    guard: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """How far each rollout had come, and what its judge knew."""
     decisions: tuple[Record, ...] = ()
 
 
@@ -129,6 +135,28 @@ class Store:
         """
         await self._in_thread(
             lambda attempt: self._commit(attempt, lambda it: _put_health(it, changed))
+        )
+
+    async def write_guard(self, progress: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Keep how far rollouts have come; None for one that is over. No change of anybody's."""
+
+        def put(connection: sqlite3.Connection) -> None:
+            for service, each in progress.items():
+                _put(connection, "guard", service, _json(each) if each is not None else None)
+
+        await self._in_thread(lambda attempt: self._commit(attempt, put))
+
+    async def write_ticks(self, rows: Sequence[Row]) -> None:
+        """Keep some ticks, and forget the oldest ones beyond the bounds.
+
+        They are no change of anybody's either; the same row twice is one.
+        """
+        await self._in_thread(lambda attempt: self._commit(attempt, lambda it: ticks.put(it, rows)))
+
+    async def read_ticks(self, service: str, since: float = 0.0) -> list[Row]:
+        """A service's ticks from `since` (wall seconds) on, in their order."""
+        return await self._in_thread(
+            lambda attempt: self._commit(attempt, lambda it: ticks.read(it, service, since))
         )
 
     async def close(self) -> None:
@@ -271,6 +299,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
         connection.execute(statement)
     decisions = connection.execute("SELECT id, record FROM decisions ORDER BY id")
     checked = connection.execute("SELECT service, endpoints FROM health")
+    progress = connection.execute("SELECT service, progress FROM guard")
     states = connection.execute("SELECT name, state FROM services")
     rings = connection.execute("SELECT service, keys FROM rings")
     return Stored(
@@ -279,6 +308,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
         states={name: codec.from_plain(json.loads(state)) for name, state in states},
         rings={service: _ring(json.loads(keys)) for service, keys in rings},
         health={service: health.from_plain(service, json.loads(each)) for service, each in checked},
+        guard={service: json.loads(each) for service, each in progress},
         decisions=tuple({"id": number} | json.loads(record) for number, record in decisions),
     )
 
@@ -323,11 +353,13 @@ _UPSERTS = {
     "meta": "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
     "services": "INSERT OR REPLACE INTO services (name, state) VALUES (?, ?)",
     "rings": "INSERT OR REPLACE INTO rings (service, keys) VALUES (?, ?)",
+    "guard": "INSERT OR REPLACE INTO guard (service, progress) VALUES (?, ?)",
     "health": "INSERT OR REPLACE INTO health (service, endpoints) VALUES (?, ?)",
 }
 _DELETES = {
     "services": "DELETE FROM services WHERE name = ?",
     "rings": "DELETE FROM rings WHERE service = ?",
+    "guard": "DELETE FROM guard WHERE service = ?",
     "health": "DELETE FROM health WHERE service = ?",
 }
 

@@ -12,16 +12,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from proxy.control.decision import Author, Decision, because
+from proxy.control.filling import Filling, filling_in_words
 from proxy.control.percent import Shares, everything_to, in_words, percent, percents, without_zeros
 from proxy.control.refusal import Invalid, NotFound, Refused
-from proxy.control.state import (
-    Change,
-    Filling,
-    Override,
-    ServiceState,
-    filling_in_words,
-    same_shares,
-)
+from proxy.control.state import Change, Override, ServiceState, same_shares
 from proxy.model import WHOLE
 
 T = TypeVar("T")
@@ -31,7 +25,7 @@ def set_weights(
     state: ServiceState, shares: Shares, author: Author, *, until: float | None = None
 ) -> Change:
     """Weights by hand; everything to the pool that is not active is a switch by hand."""
-    _check_shares(state, shares)
+    check_shares(state, shares)
     after = _with_weights(state, shares, author, until)
     why = because("by hand", author.reason)
     target = next((pool for pool, share in shares.items() if share == WHOLE), None)
@@ -125,6 +119,12 @@ def rollback(state: ServiceState, author: Author, *, force: bool = False) -> Cha
     return _changed("rollback", state, _tidy(after), author, why=why, numbers={"force": force})
 
 
+def with_everything_to(state: ServiceState, pool: str, author: Author) -> ServiceState:
+    """All weight to `pool`, and `pool` in charge; nothing said where the file says the same."""
+    after = _with_active(state, pool, author, None)
+    return _tidy(_with_weights(after, everything_to(pool), author, None))
+
+
 def set_pool(state: ServiceState, pool: str, filling: Filling, author: Author) -> Change:
     """Fill a pool with other endpoints or another release."""
     if pool not in state.pools:
@@ -145,6 +145,8 @@ def set_pool(state: ServiceState, pool: str, filling: Filling, author: Author) -
 
 def expire(state: ServiceState, now: float) -> Change | None:
     """Drop what was set for a time that is over; None when there is nothing to drop."""
+    if state.is_split_by_rollout:
+        return None  # it is over them, and its end settles who has what
     weights, active = unexpired(state.weights, now), unexpired(state.active, now)
     if weights is state.weights and active is state.active:
         return None
@@ -246,7 +248,7 @@ def _changed(
     return Change(state=after, decisions=(decision,))
 
 
-def _check_shares(state: ServiceState, shares: Shares) -> None:
+def check_shares(state: ServiceState, shares: Shares) -> None:
     for pool in shares:
         _check_pool_named(state, pool, "weights")
     total = sum(shares.values())

@@ -11,12 +11,15 @@ from proxy.control.availability import Facts
 from proxy.control.decision import iso_utc
 from proxy.control.drain_view import main_drain_view
 from proxy.control.drains import DrainRules
+from proxy.control.filling import filling_in_words
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import FleetGauges, is_full
+from proxy.control.guard.watch import Seen
 from proxy.control.health import HealthBook
 from proxy.control.percent import percent, percents
+from proxy.control.rollout.view import guard_view, lockout_view, rollout_view
 from proxy.control.snapshot import Moment
-from proxy.control.state import Holding, Override, ServiceState, filling_in_words, same_shares
+from proxy.control.state import Holding, Override, ServiceState, same_shares
 from proxy.model import Endpoint, Limits, Pool, Service
 from proxy.policy.ejection import Ejected
 from proxy.stats import (
@@ -62,6 +65,9 @@ class Gaze:
     now: Moment
     ejection: Callable[[str, str, str], Ejected | None] = lambda *_: None
     """The ejection of an endpoint by service, pool and address."""
+    seen: Callable[[str], Seen | None] = lambda _: None
+    """What the guard saw last of a service."""
+    guard_mode: Callable[[str], str] = lambda _: "off"
 
     def facts(self, service: str, pool: Pool, endpoint: Endpoint, *, full: bool = False) -> Facts:
         """What is true of an endpoint at this moment; `full` is only for who shows it."""
@@ -86,25 +92,33 @@ def service_view(service: Service, state: ServiceState, rules: DrainRules, gaze:
     return {
         "name": state.name,
         "active": state.in_charge,
-        "candidate": state.candidate,
+        "candidate": _candidate(state),
         "previous_active": state.previous_active,
         "weights": {
             "declared": percents(state.file.shares),
             "in_force": percents(state.shares),
             "source": state.source,
         },
-        "rollout": None,
-        "guard": {"mode": "off"},
+        "rollout": rollout_view(state.rollout),
+        "guard": guard_view(gaze.guard_mode(state.name), state.rollout, gaze.seen(state.name)),
         "pools": {pool.name: _pool(pool, service.limits, state, gaze) for pool in service.pools},
         "drain": main_drain_view(state, rules, gaze.gauges, gaze.now.wall),
         "hold": hold_view(state.name, state.hold, gaze) if state.hold else None,
-        "lockout": None,
+        "lockout": lockout_view(state.lockout, gaze.now.wall),
         "overrides": overrides(state),
         "is_leaving": state.is_removed,
         "revision": state.revision,
         "counts": _counts(service.pools, gaze.totals),
         "retries": _retries(service, gaze.totals),
     }
+
+
+def _candidate(state: ServiceState) -> str | None:
+    """The pool on trial, also while it has nothing yet; without a rollout the other one of two."""
+    rollout = state.rolling
+    if rollout is None:
+        return state.candidate
+    return None if rollout.candidate_is_active else rollout.candidate
 
 
 def _pool(pool: Pool, limits: Limits, state: ServiceState, gaze: Gaze) -> View:

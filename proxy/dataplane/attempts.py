@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import faults, lease, limits
+from proxy.dataplane import faults, judged, lease, limits
 from proxy.dataplane.decision import Decision, pick
 from proxy.dataplane.trail import note_failure
 from proxy.errors import Fault
@@ -27,10 +27,14 @@ def begin(exchange: Exchange, fault: Fault | None) -> None:
     service, decision, plane = exchange.service, exchange.decision, exchange.plane
     assert service is not None and decision is not None, "begun after the decision"  # noqa: PT018
     now = plane.clock.now
+    home = decision.pool
     endpoint = pick(service, decision, exchange.client.origin.address, exchange.tried, now)
     if endpoint is None:
+        judged.absent(exchange, home)
         _give_up(exchange, service, decision, fault)
         return
+    if endpoint.pool is not home:
+        judged.absent(exchange, home)
     if service.adapts and limits.is_over(endpoint.pool):
         limits.refuse_overloaded(exchange, service, endpoint.pool)
         return

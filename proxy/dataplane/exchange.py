@@ -8,10 +8,11 @@ endpoint's connection; both write what they gathered once per read (`flush_*`).
 from __future__ import annotations
 
 import time
+from math import log2
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import attempts, faults, lease, limits, retry
+from proxy.dataplane import attempts, faults, judged, lease, limits, retry
 from proxy.dataplane.answer import own_answer
 from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
@@ -41,6 +42,8 @@ _VIA_END = encode.VIA + b"\r\n"
 # Module globals are one look-up, attributes of a module are two.
 _DURATION_US, _DURATION_BINS = stats.P_DURATION_US, stats.P_DURATION_BINS
 _BYTES_OUT, _IN_FLIGHT = stats.P_BYTES_OUT, stats.P_IN_FLIGHT
+_LAST_BIN, _BINS_PER_OCTAVE = stats.BINS - 1, stats.BINS_PER_OCTAVE
+_FIRST_EDGE_S = stats.FIRST_EDGE_S
 _KIND_INDEX = {kind: index for index, kind in enumerate(stats.FAILURE_KINDS)}
 
 
@@ -63,6 +66,8 @@ class Exchange:
         "is_done",
         "is_paused",
         "is_started",
+        "is_timed",
+        "is_whole",
         "keep_alive",
         "keeps_upstream",
         "kind",
@@ -127,6 +132,9 @@ class Exchange:
         self.tunnel: Tunnel | None = None
         self.stream: EventStream | None = None
         self.is_done = False
+        # for the judge
+        self.is_whole = False  # the endpoint's answer came at once, so its end is its head
+        self.is_timed = False  # its latency is entered already, since it took so long
 
     # ---- the beginning ----
 
@@ -318,6 +326,7 @@ class Exchange:
     def answer(self, whole: WholeAnswer) -> None:
         """Pass a whole answer on in one write: most answers are of this kind."""
         self.status = whole.status
+        self.is_whole = True
         self.is_started = self.is_answered = True
         self.keeps_upstream = whole.keep_alive
         self.bytes_out = len(whole.body)
@@ -356,6 +365,7 @@ class Exchange:
         self.is_started = True
         self.keeps_upstream = head.keep_alive
         reply = self._reply
+        self._judge_head()
         reply.append(encode.status_line(status, head.reason))
         reply += head.fields
         if head.length is not None and not head.chunked and status != 204:
@@ -378,6 +388,11 @@ class Exchange:
             if may_end_early(head) and self.upstream is not None:
                 self.stream = EventStream(self)
                 self.upstream.parser.redirect(self.stream)
+
+    def _judge_head(self) -> None:
+        if self.pool is not None:
+            place = stats.latency_bin(time.monotonic() - self.started)
+            judged.answered(self, self.pool, place)
 
     def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
         if self.head.method == b"HEAD":
@@ -444,6 +459,7 @@ class Exchange:
             return
         self.status = 101
         self.is_started = True
+        self._judge_head()
         self._become(stats.TUNNEL)
         self.flush_request()
         client.write(b"".join((*self._reply, encode.upgrade_head(switch), after)))
@@ -465,6 +481,7 @@ class Exchange:
             if self.status < 500:
                 upstream.endpoint.good += 1
             else:
+                judged.note_error(self)
                 self._judge_answer()
             if self._may_keep():
                 if self.client.is_paused:  # that was this exchange's; the next one must hear
@@ -500,10 +517,15 @@ class Exchange:
             status = self.status
             words[slot + (status // 100 if status < 600 else 5)] += 1
             words[slot + _DURATION_US] += int(duration * 1e6)
-            words[slot + _DURATION_BINS + stats.latency_bin(duration)] += 1
+            place = 0
+            if duration > _FIRST_EDGE_S:  # as stats.latency_bin, without the call
+                place = min(_LAST_BIN, 1 + int(log2(duration / _FIRST_EDGE_S) * _BINS_PER_OCTAVE))
+            words[slot + _DURATION_BINS + place] += 1
             words[slot + _BYTES_OUT] += self.bytes_out
             if self.bytes_in:
                 words[slot + stats.P_BYTES_IN] += self.bytes_in
+            if self.is_whole:
+                judged.answered(self, pool, place)
             if self.trail is not None:
                 count_end(self, pool)
         log = self.plane.access_log
@@ -527,6 +549,7 @@ class Exchange:
         pool, endpoint = self.pool, self.endpoint
         if pool is None or fault.kind is None:
             return
+        judged.failed(self, pool, fault.kind)
         pool.words[pool.slot + stats.P_FAILURES + _KIND_INDEX[fault.kind]] += 1
         if endpoint is not None and fault.retry is not Retry.ALWAYS:  # counted when it happened
             if self.kind == stats.REQUEST:
@@ -606,6 +629,7 @@ class Exchange:
             return
         if not self.is_started:
             self.status = CLIENT_GONE
+            judged.left(self, time.monotonic())
         self._drop_upstream()
         self.is_done = True
         self.leave()

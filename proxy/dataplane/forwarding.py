@@ -6,9 +6,12 @@ request of a connection and are made once.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from proxy.http1.headers import TRACE
 from proxy.http1.message import RequestHead
 from proxy.policy.trust import TrustedPeers
+from proxy.stats import JUDGE_BUCKETS
 
 _MASK = (1 << 64) - 1
 _ODD = 0x9E3779B97F4A7C15
@@ -34,11 +37,12 @@ class RequestIds:
 class Origin:
     """One client connection, as its endpoints shall see it."""
 
-    __slots__ = ("_block", "_peers", "_port", "_proto", "address", "trusted")
+    __slots__ = ("_block", "_peers", "_port", "_proto", "address", "judge_bucket", "trusted")
 
     def __init__(self, peer: str, port: int, proto: bytes, peers: TrustedPeers) -> None:
         self.address = peer
         self.trusted = peers.trusts(peer)
+        self.judge_bucket = crc32(peer.encode()) % JUDGE_BUCKETS
         self._peers = peers
         self._proto = proto
         self._port = b"%d" % port

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import stats
+from proxy.dataplane import judged
 from proxy.dataplane.resolve import HostName, is_name
 from proxy.dataplane.room import Room
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
@@ -262,6 +264,7 @@ class PoolLive:
         "ramping",
         "ready",
         "release",
+        "samples",
         "service",
         "share",
         "slot",
@@ -283,6 +286,7 @@ class PoolLive:
         """Endpoints that could not be connected to lately, had a run of failures, or no room."""
         self.drain: Drain | None = None
         self.drained_at = 0.0
+        self.samples: deque[judged.Sample] = deque(maxlen=judged.KEPT_SAMPLES)
 
     def adopt(self, spec: Pool, service: Service) -> None:
         self.weight = spec.weight
@@ -426,6 +430,7 @@ class ServiceLive:
         "header",
         "hold",
         "is_limited",
+        "is_sticky",
         "key",
         "pools",
         "rate_share",
@@ -454,6 +459,7 @@ class ServiceLive:
         if before is not None and before.spec.sticky == sticky:
             self.cookie = before.cookie
         self.header = sticky.name.lower().encode() if sticky.by == "header" else b""
+        self.is_sticky = sticky.by != "none"
         self.key = bytes.fromhex(sticky.keys[0]) if sticky.keys else b""
         limits = spec.limits
         self.is_limited = limits.rate > 0 or limits.concurrency > 0

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from proxy import stats
-from proxy.dataplane import attempts, farewell, faults, limits, retry
+from proxy.dataplane import attempts, farewell, faults, judged, limits, retry
 from proxy.model import Timeouts
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def sweep(exchange: Exchange, now: float) -> None:
     if exchange.pending_since:
         _sweep_pending(exchange, pool, endpoint, now)
     else:
+        if not exchange.is_started:
+            judged.look(exchange, pool, service.spec.slot, now)
         _sweep_running(exchange, pool, endpoint, service.spec.timeouts, now)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy import stats
 from proxy.clock import Clock, SystemClock
-from proxy.dataplane import opening, patience
+from proxy.dataplane import judged, opening, patience
 from proxy.dataplane.access_log import AccessLogWriter
 from proxy.dataplane.deadlines import CoarseClock, Sweeper
 from proxy.dataplane.downstream import Downstream
@@ -196,6 +196,11 @@ class Plane:
         ]
         found.sort(key=lambda exchange: exchange.started)
         return [_item(exchange, now) for exchange in found[:MAX_ITEMS]]
+
+    def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
+        """The last failed first attempts of a pool, newest first."""
+        found = self._live.pool(service, pool)
+        return [] if found is None else judged.samples(found, time.monotonic())
 
     def _sweep(self, now: float) -> None:
         states: Counter[tuple[ListenerLive, int]] = Counter()

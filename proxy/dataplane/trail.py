@@ -6,6 +6,7 @@ beginning, for the body; the others get it with their first failure.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from proxy import stats
@@ -25,12 +26,14 @@ class Trail:
     __slots__ = (
         "address",
         "attempts",
+        "began",
         "fault",
         "has_told",
         "is_retrying",
         "kept",
         "left",
         "pool",
+        "pools",
         "retries",
         "size",
     )
@@ -41,6 +44,10 @@ class Trail:
         self.pool: PoolLive | None = None
         self.address = ""
         # since then
+        self.pools: list[PoolLive] = []
+        """Every pool that has failed it: what they do next is no first attempt there."""
+        self.began = 0.0
+        """When the attempt under way began, if there was another before."""
         self.attempts = 1
         self.retries = 0
         self.is_retrying = False
@@ -74,6 +81,10 @@ def note_failure(exchange: Exchange, fault: Fault) -> Trail:
         trail.fault = fault
         trail.pool = exchange.pool
         trail.address = exchange.endpoint.address if exchange.endpoint is not None else ""
+    if exchange.pool is not None and exchange.pool not in trail.pools:
+        trail.pools.append(exchange.pool)
+    trail.began = time.monotonic()
+    exchange.is_timed = False
     return trail
 
 

@@ -83,6 +83,9 @@ class Worker:
         elif kind == "in_flight":
             items = self._plane.in_flight(message["service"], message["pool"])
             self._channel.send({"kind": "in_flight", "id": message["id"], "items": items})
+        elif kind == "samples":
+            items = self._plane.samples(message["service"], message["pool"])
+            self._channel.send({"kind": "samples", "id": message["id"], "items": items})
         elif kind == "warm":  # beside the other messages: it waits for connections
             spawn(self._warm(message), name="warm", report=self._report)
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from proxy import stats
-from proxy.control.fleet import InFlight, WorkerState
+from proxy.control.fleet import InFlight, Sample, WorkerState
 from proxy.dataplane.access_log import LOG_FLAGS, LOG_MODE
 from proxy.model import Snapshot
 from proxy.process import heartbeat
@@ -88,7 +88,7 @@ class Workforce:
         self._failures = [0] * count
         self._generations = itertools.count(1)
         self._questions = itertools.count(1)
-        self._answers: dict[int, tuple[set[int], list[InFlight], asyncio.Event]] = {}
+        self._answers: dict[int, tuple[set[int], list[Any], asyncio.Event]] = {}
         self._heartbeats: Heartbeats[WorkerProcess] = Heartbeats()
         self._looking: asyncio.Task[None] | None = None
         self._snapshot: Snapshot | None = None
@@ -134,8 +134,15 @@ class Workforce:
     async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
         """Ask the workers; those that do not answer within a second are left out."""
         question = {"kind": "in_flight", "service": service, "pool": pool}
-        items = await self._ask(question, ASK_S)
+        items = [from_plain(InFlight, item) for item in await self._ask(question, ASK_S)]
         items.sort(key=lambda item: -item.age_s)
+        return items[:limit]
+
+    async def samples(self, service: str, pool: str, limit: int) -> list[Sample]:
+        """Ask the workers for the pool's last failures, newest first."""
+        question = {"kind": "samples", "service": service, "pool": pool}
+        items = [from_plain(Sample, item) for item in await self._ask(question, ASK_S)]
+        items.sort(key=lambda item: item.age_s)
         return items[:limit]
 
     async def warm(self, service: str, pool: str) -> None:
@@ -143,14 +150,14 @@ class Workforce:
         question = {"kind": "warm", "service": service, "pool": pool, "wait_s": WARM_S}
         await self._ask(question, WARM_S + WARM_ANSWER_S)
 
-    async def _ask(self, question: Message, timeout_s: float) -> list[InFlight]:
+    async def _ask(self, question: Message, timeout_s: float) -> list[Any]:
         """What the workers that answer in time say."""
         asked = {w.generation: w for w in self._workers if w is not None and not w.is_dead}
         if not asked:
             return []
         number = next(self._questions)
         done = asyncio.Event()
-        items: list[InFlight] = []
+        items: list[Any] = []
         self._answers[number] = (set(asked), items, done)
         for worker in asked.values():
             worker.send({**question, "id": number})
@@ -344,7 +351,7 @@ class Workforce:
         if message["kind"] == "applied":
             worker.revision = max(worker.revision, int(message["revision"]))
             worker.moved.set()
-        elif message["kind"] in {"in_flight", "warmed"}:
+        elif message["kind"] in {"in_flight", "samples", "warmed"}:
             self._on_answer(worker, message)
 
     def _on_answer(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
@@ -352,7 +359,7 @@ class Workforce:
         if waiting is None:
             return
         asked, items, done = waiting
-        items += [from_plain(InFlight, item) for item in message.get("items", ())]
+        items += message.get("items", ())
         asked.discard(worker.generation)
         if not asked:
             done.set()

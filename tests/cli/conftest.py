@@ -209,6 +209,72 @@ def service_view() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def rollout_view(service_view: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The service `shop` in the middle of its rollout 12 to green, at a phase and a share."""
+
+    def view(phase: str = "baking", share: float = 10, **more: Any) -> dict[str, Any]:
+        rollout = {
+            "id": 12,
+            "phase": phase,
+            "step": 2,
+            "steps": [
+                {"weight": 1, "bake_s": 120.0, "pause": False},
+                {"weight": 10, "bake_s": 300.0, "pause": True},
+                {"weight": 100, "bake_s": 0.0, "pause": False},
+            ],
+            "weight": share,
+            "bake_left_s": 192.5 if phase in {"baking", "paused"} else None,
+            "reason": None,
+            "end": None,
+            "candidate": "green",
+            "old": "blue",
+            "release": "v42",
+            "paused": None,
+            "requests": 812,
+            "min_requests": 100,
+            "began_at": "2026-05-04T10:00:00.000+00:00",
+            "phase_at": "2026-05-04T10:00:14.200+00:00",
+            "who": "cli:ann@host",
+        }
+        guard = {
+            "mode": "enforce",
+            "verdict": "CONTINUE",
+            "reason": "",
+            "words": "",
+            "tests": [
+                {"name": "errors", "evidence": 0.3, "bar": 5.3},
+                {"name": "latency", "evidence": -1.2, "bar": 6.0},
+            ],
+            "sides": {
+                "green": {"requests": 10, "errors": 0},
+                "blue": {"requests": 90, "errors": 1},
+            },
+        }
+        return service_view(
+            100 - share,
+            **{
+                "active": "green" if share == 100 else "blue",
+                "rollout": rollout | more.pop("rollout", {}),
+                "guard": guard | more.pop("guard", {}),
+                **more,
+            },
+        )
+
+    return view
+
+
+@pytest.fixture
+def emptied() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The view with nothing in flight in blue."""
+
+    def change(view: dict[str, Any]) -> dict[str, Any]:
+        view["pools"]["blue"]["in_flight"] = {"request": 0, "stream": 0, "tunnel": 0}
+        return view
+
+    return change
+
+
+@pytest.fixture
 def drain_view() -> Callable[..., dict[str, Any]]:
     def view(request: int = 0, tunnel: int = 0, **more: Any) -> dict[str, Any]:
         return {

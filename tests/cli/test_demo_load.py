@@ -67,12 +67,12 @@ async def test_a_sound_service_gives_records_and_no_failure(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_service, "SLOW_S", (0.1, 0.2))
-    load = await loaded(DemoService("blue", "v41").serve)
+    load = await loaded(DemoService("v41").serve)
     await until(lambda: len(load.records) >= 40)
     await load.stop()
     assert load.failures == []
     assert load.in_flight == 0
-    assert {record.pool for record in load.records} == {"blue"}
+    assert {record.release for record in load.records} == {"v41"}
     assert load.requests == len(load.records)
 
 
@@ -80,10 +80,12 @@ async def test_a_sound_service_gives_records_and_no_failure(
     ("serve", "reason"),
     [
         (says(answer(503, b"nobody")), "status 503: nobody"),
-        (says(answer(200, b'{"pool": "blue"}'), then_close=True), "closed by the proxy"),
+        (says(answer(200, b'{"release": "v41"}'), then_close=True), "closed by the proxy"),
         (says(answer(200, b"{", 50), then_close=True), "the connection broke"),
         (says(b"", then_close=True), "the connection broke"),
-        (says(answer(200, b"no json")), "Expecting value"),
+        (says(answer(200, b"no json")), "status 200: no json"),
+        (says(answer(200, b'{"release": 1}')), "status 200"),
+        (says(answer(502, b'{"release": "v41"}')), "status 502"),
         (says(b"HTTP/1.1 200 OK\r\n\r\n"), "without a length"),
         (says(b"220 mail.example.com\r\n\r\n"), "not an answer"),
     ],
@@ -93,6 +95,17 @@ async def test_anything_but_a_whole_answer_is_a_failure(
 ) -> None:
     load = await loaded(serve)
     await until(lambda: any(reason in failure for failure in load.failures))
+
+
+async def test_an_error_that_a_release_was_told_to_answer_is_no_failure_but_a_bad_answer(
+    loaded: Loaded,
+) -> None:
+    load = await loaded(DemoService("v43", errors=100).serve)
+    await until(lambda: load.bad >= 20)
+    await load.stop()
+    assert load.failures == []
+    assert all(record.is_bad and record.release == "v43" for record in load.records)
+    assert load.bad == len(load.records)
 
 
 async def test_nobody_listening_is_a_failure() -> None:

@@ -19,7 +19,7 @@ GET = b"GET /item/1 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @pytest_asyncio.fixture
 async def process() -> AsyncIterator[Process]:
-    command = [sys.executable, "-m", "proxy.cli.demo_service", "--pool", "blue", "--release", "v41"]
+    command = [sys.executable, "-m", "proxy.cli.demo_service", "--release", "v41"]
     started = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     yield started
     if started.returncode is None:
@@ -46,8 +46,33 @@ async def test_it_says_its_port_and_who_it_is_on_a_kept_connection(process: Proc
     for number in (1, 2):
         head, body = await exchange(reader, writer, GET)
         assert head.startswith(b"HTTP/1.1 200 ")
-        assert json.loads(body) == {"pool": "blue", "release": "v41", "answer": number}
+        assert json.loads(body) == {"release": "v41", "answer": number}
     writer.close()
+
+
+async def test_it_fails_from_now_on_as_its_standard_input_says(process: Process) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", await port_of(process))
+    assert process.stdin is not None
+    for percent, status in ((b"100", b"500"), (b"0", b"200")):
+        process.stdin.write(percent + b"\n")
+        async with asyncio.timeout(10):
+            while True:
+                head, body = await exchange(reader, writer, GET)
+                assert json.loads(body)["release"] == "v41"
+                if head.startswith(b"HTTP/1.1 " + status):
+                    break
+    writer.close()
+
+
+async def test_what_is_broken_passes_its_checks_all_the_same() -> None:
+    service = DemoService("v43", errors=100)
+    async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        head, _ = await exchange(reader, writer, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        head, _ = await exchange(reader, writer, GET)
+        assert head.startswith(b"HTTP/1.1 500 ")
+        writer.close()
 
 
 async def test_it_ends_with_its_standard_input(process: Process) -> None:
@@ -75,7 +100,7 @@ async def test_bodies_and_head_leave_the_connection_in_step(
     request_: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_service, "SLOW_S", (0.0, 0.01))
-    service = DemoService("green", "v42")
+    service = DemoService("v42")
     async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         await exchange(reader, writer, request_)
@@ -85,7 +110,7 @@ async def test_bodies_and_head_leave_the_connection_in_step(
 
 
 async def test_what_is_no_http_ends_its_connection_only() -> None:
-    service = DemoService("green", "v42")
+    service = DemoService("v42")
     async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+from tests.cli.pseudo_terminal import Terminal
 
 Build = Callable[..., Any]
 
@@ -109,40 +108,6 @@ def test_a_finished_drain_is_no_news(
 def test_json_is_the_apis_body(admin: Any, turnout: Build, status_view: Build) -> None:
     admin.set("GET /v1/status", 200, status_view())
     assert json.loads(turnout("status", "--output", "json").out) == status_view()
-
-
-class Terminal:
-    """One verb with a terminal of 90 columns as its output."""
-
-    def __init__(self, *argv: str, **environ: str) -> None:
-        self._ours, theirs = pty.openpty()
-        os.set_blocking(self._ours, False)
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", **environ}
-        command = [sys.executable, "-m", "proxy.cli.main", *argv]
-        self.process = subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment)
-        os.close(theirs)
-        self.shown = ""
-
-    def until(self, text: str | None) -> str:
-        """What was shown when `text` came up, or when the verb ended."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if text is not None and text in self.shown:
-                return self.shown
-            select.select([self._ours], [], [], 0.2)
-            try:
-                self.shown += os.read(self._ours, 65536).decode()
-            except BlockingIOError:
-                continue
-            except OSError:  # Linux says so when the last writer is gone
-                break
-        assert text is None, f"{text!r} did not come up in {self.shown!r}"
-        return self.shown
-
-    def end(self) -> int:
-        code = self.process.wait(10)
-        os.close(self._ours)
-        return code
 
 
 def _on_a_terminal(*argv: str, **environ: str) -> str:
@@ -277,3 +242,39 @@ def test_the_page_of_everything_names_some_troubles_and_counts_the_others(
     lines = turnout("status").out.splitlines()
     assert sum("503 in" in line for line in lines) == 5
     assert lines[-1] == "  and 6 more: turnout status shop"
+
+
+def test_a_rollout_is_told_with_its_step_its_evidence_and_what_it_waits_for(
+    admin: Any, turnout: Build, rollout_view: Build
+) -> None:
+    admin.set("GET /v1/services/shop", 200, rollout_view(rollout={"requests": 12}))
+    lines = turnout("status", "shop").out.splitlines()
+    step = "step 2 of 3: green 10 %, 3m12s of 5m left; waits for 88 of 100 requests"
+    assert lines[-2:] == [
+        f"  rollout 12 to green (v42): {step}",
+        "  12 requests in this step; evidence 0.3 of 5.3 (errors)",
+    ]
+
+
+def test_a_verdict_is_told_once(admin: Any, turnout: Build, rollout_view: Build) -> None:
+    held = {"verdict": "HOLD", "reason": "suspicion", "words": "errors: 3 of 40"}
+    admin.set("GET /v1/services/shop", 200, rollout_view(guard=held))
+    assert turnout("status", "shop").out.count("suspicion") == 1
+    paused = rollout_view("paused", guard={**held, "verdict": "FAIL", "reason": "errors"})
+    admin.set("GET /v1/services/shop", 200, paused)
+    assert "  guard says FAIL: errors: 3 of 40" in turnout("status", "shop").out
+
+
+def test_a_rollback_and_its_lockout_stay_visible_and_a_finished_rollout_does_not(
+    admin: Any, turnout: Build, rollout_view: Build
+) -> None:
+    why = "errors: candidate 23 of 412 (5.6 %)"
+    locked = {"release": "v42", "since": None, "until": None, "reason": why, "rollout": 12}
+    view = rollout_view("rolled_back", 0, rollout={"reason": why}, lockout=locked)
+    admin.set("GET /v1/services/shop", 200, view)
+    assert turnout("status", "shop").out.splitlines()[-2:] == [
+        f"  rollout 12 to green (v42): rolled back: blue has everything: {why}",
+        "  v42 is locked out; 'turnout unlock shop' lifts it",
+    ]
+    admin.set("GET /v1/services/shop", 200, rollout_view("steady", 100))
+    assert "rollout" not in turnout("status", "shop").out

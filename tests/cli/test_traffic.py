@@ -46,7 +46,9 @@ def test_force_is_passed_on(shop: Any, turnout: Build, service_view: Build) -> N
     turnout("switch", "shop", "--to", "green", "--force")
     assert shop.calls[-1].body["force"] is True
     turnout("rollback", "shop", "--force", "--reason", "errors")
-    assert shop.calls[-1].body == {"reason": "errors", "force": True}
+    assert shop.calls[-1].body == {"reason": "errors", "force": True, "lock": False}
+    turnout("rollback", "shop", "--lock")
+    assert shop.calls[-1].body == {"reason": "", "force": False, "lock": True}
 
 
 def test_weights_are_sent_as_numbers_of_percent(

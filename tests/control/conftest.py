@@ -17,17 +17,27 @@ from proxy.control.config.load import load_file
 from proxy.control.controller import Controller
 from proxy.control.decision import Author
 from proxy.control.drains import DrainRules
-from proxy.control.fleet import InFlight, WorkerState
+from proxy.control.filling import Filling, Member
+from proxy.control.fleet import InFlight, Sample, WorkerState
 from proxy.control.prober import CheckSettings, Result
-from proxy.control.state import Declared, Filling, Member, ServiceState
+from proxy.control.state import Declared, ServiceState
 from proxy.model import Pool, Snapshot
 from proxy.policy.health import Outcome
 from proxy.stats import (
     BLOCK_WORDS,
     E_IN_FLIGHT,
     E_UNREACHABLE_MS,
+    J_ERRORS,
+    J_LATENCIES,
+    J_LOG_SQUARES,
+    J_LOG_SUMS,
+    J_REQUESTS,
+    J_UNTIMED,
+    JUDGE_BUCKETS,
     P_CUT,
     P_IN_FLIGHT,
+    P_JUDGED,
+    W_HEARTBEAT_MS,
     Board,
     CounterBlock,
     SlotTable,
@@ -37,6 +47,10 @@ from proxy.tasks import Report
 
 BLUE = ("127.0.0.1:9001", "127.0.0.1:9002")
 GREEN = ("127.0.0.1:9101",)
+USUAL_BIN = 40
+"""Of the histogram of latencies, where all that went well ends up."""
+Two = tuple[int, int]
+"""Requests, and how many of them failed."""
 
 CONFIG = """\
 listeners:
@@ -86,6 +100,7 @@ class FakeFleet:
         self.applied: list[Snapshot] = []
         self.bind_problems: list[str] = []
         self.items: list[InFlight] = []
+        self.failures: dict[str, list[Sample]] = {}
         self.kept_binds: list[int] = []
         self.warmed: list[tuple[str, str, int]] = []
         self.warm_error: Exception | None = None
@@ -120,6 +135,10 @@ class FakeFleet:
     async def in_flight(self, service: str, pool: str | None, limit: int) -> list[InFlight]:
         assert service
         return [each for each in self.items if pool in {None, each.pool}][:limit]
+
+    async def samples(self, service: str, pool: str, limit: int) -> list[Sample]:
+        assert service
+        return self.failures.get(pool, [])[:limit]
 
     def workers(self) -> list[WorkerState]:
         revision = self.applied[-1].revision if self.applied else 0
@@ -161,6 +180,32 @@ class FakeFleet:
         (endpoint,) = (each for each in self.pool(pool).endpoints if each.address == address)
         for block, until in zip(self.blocks, until_ms, strict=True):
             block.words[endpoint.slot + E_UNREACHABLE_MS] = until
+
+    def beat(self, now: float) -> None:
+        """Both workers report that they live."""
+        for block in self.blocks:
+            block.words[W_HEARTBEAT_MS] = int(now * 1000.0)
+
+    def judged(self, pool: str, requests: int, errors: int = 0, *, worker: int = 0) -> None:
+        """First attempts on a pool that have ended, of as many clients as can be told apart."""
+        words, slot = self.blocks[worker].words, self.pool(pool).slot + P_JUDGED
+        for number in range(requests):
+            bucket = number % JUDGE_BUCKETS
+            words[slot + J_REQUESTS + bucket] += 1
+            if number < errors:
+                words[slot + J_ERRORS + bucket] += 1
+                words[slot + J_UNTIMED + bucket] += 1
+            else:
+                words[slot + J_LOG_SUMS + bucket] += USUAL_BIN
+                words[slot + J_LOG_SQUARES + bucket] += USUAL_BIN * USUAL_BIN
+                words[slot + J_LATENCIES + USUAL_BIN] += 1
+
+    def lose(self, worker: int) -> None:
+        """A worker dies, and another one takes its place with counters of its own."""
+        self.totals.retire(worker)
+        self.blocks.append(_block(f"instead of {worker}"))
+        self.blocks[worker], self.blocks[-1] = self.blocks[-1], self.blocks[worker]
+        self.totals.add((worker, "again"), self.blocks[worker].words, worker)
 
     def close(self) -> None:
         for block in (*self.blocks, self._board):
@@ -254,6 +299,29 @@ class World:
             await self.controller.stop()
             self.controller = None
 
+    async def tick(self, seconds: int = 1, *, green: Two = (0, 0), blue: Two = (0, 0)) -> None:
+        """So many seconds with so much traffic on each pool, and the guard's look after each."""
+        assert self.controller
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+            self.fleet.beat(self.clock.monotonic())
+            for pool, (requests, errors) in (("green", green), ("blue", blue)):
+                self.fleet.judged(pool, requests, errors)
+            await self.controller.rollouts.clerk.tick("shop")
+
+    def view(self, key: str) -> Any:
+        """A field of the service as it is shown."""
+        assert self.controller
+        return self.controller.service("shop")[key]
+
+    @property
+    def phase(self) -> str:
+        return str(self.view("rollout")["phase"])
+
+    def in_force(self) -> dict[str, int]:
+        """The pools' weights as the workers have them, hundredths of a percent."""
+        return {name: self.fleet.pool(name).weight for name in ("blue", "green")}
+
     def whats(self, service: str | None = None) -> list[str]:
         assert self.controller
         return [each["what"] for each in self.controller.decisions(service, 0, 1000)]
@@ -266,7 +334,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr("proxy.control.guard.clerk.TICK_S", 3600.0)  # see `World.tick`
     world = World(tmp_path)
     yield world
     await world.stop()

@@ -9,7 +9,8 @@ import pytest
 from proxy.control import codec, drains, verbs
 from proxy.control.decision import Author
 from proxy.control.drains import DrainRules
-from proxy.control.state import Filling, Member, ServiceState
+from proxy.control.filling import Filling, Member
+from proxy.control.state import ServiceState
 
 
 def test_a_full_state_reads_back_the_same(

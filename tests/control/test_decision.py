@@ -17,6 +17,7 @@ def test_a_record_has_the_documented_shape() -> None:
         "why": "",
         "numbers": {},
         "revision": 7,
+        "config": "",
     }
 
 

@@ -7,8 +7,9 @@ import pytest
 from proxy.control import drains, verbs
 from proxy.control.decision import Author
 from proxy.control.drains import GRACE_S, Cut, DrainRules
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import NotFound, Refused
-from proxy.control.state import Change, Draining, Filling, Member, ServiceState
+from proxy.control.state import Change, Draining, ServiceState
 from proxy.model import CLOSE_GRACE_S
 
 SPLIT = {"blue": 9000, "green": 1000}

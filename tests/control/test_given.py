@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.control import given
+from proxy.control.filling import Member
 from proxy.control.refusal import Invalid
-from proxy.control.state import Member
 
 
 def test_endpoints_come_in_the_files_spelling() -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from proxy.control import verbs
 from proxy.control.decision import Author
+from proxy.control.filling import Filling, Member
 from proxy.control.reconcile import begin, reconcile_file, remove
-from proxy.control.state import Declared, Filling, Member, ServiceState
+from proxy.control.state import Declared, ServiceState
 
 ANN = Author(who="ann", reason="v42", at=1000.0)
 SPLIT = {"blue": 9000, "green": 1000}

@@ -12,9 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from proxy.control import codec, drains, hold, verbs
 from proxy.control.decision import Author
 from proxy.control.drains import GRACE_S, Cut, DrainRules
+from proxy.control.filling import Filling, Member
 from proxy.control.reconcile import begin, reconcile_file, remove
 from proxy.control.refusal import Refusal
-from proxy.control.state import Change, Declared, Filling, Member, ServiceState
+from proxy.control.state import Change, Declared, ServiceState
 from proxy.model import CLOSE_GRACE_S, WHOLE
 
 ADDRESSES = ("a:1", "b:1", "c:1", "d:1")

@@ -11,11 +11,12 @@ from proxy.control.config.load import load_text
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author
 from proxy.control.declared import declared, drain_rules
+from proxy.control.filling import Filling
 from proxy.control.keys import Rings, StickyKey
 from proxy.control.reconcile import remove
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment, build
-from proxy.control.state import Filling, ServiceState
+from proxy.control.state import ServiceState
 from proxy.model import Drain, Hold, Preview, Retries, Route, Service, Snapshot, Sticky
 from proxy.stats import SlotTable
 

@@ -3,15 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from proxy.control.state import (
-    Declared,
-    Draining,
-    Filling,
-    Member,
-    Override,
-    ServiceState,
-    filling_in_words,
-)
+from proxy.control.filling import Filling, Member, filling_in_words
+from proxy.control.state import Declared, Draining, Override, ServiceState
 from proxy.model import CLOSE_GRACE_S
 
 

@@ -325,3 +325,13 @@ async def test_health_that_cannot_be_read_is_damage(store: Store) -> None:
         connection.execute("INSERT INTO health VALUES ('shop', '[{}]')")
     assert (await store.open()).health == {}
     assert store.problem
+
+
+async def test_progress_of_the_guard_is_kept_and_forgotten_without_a_revision(store: Store) -> None:
+    before = (await store.open()).revision
+    await store.write_guard({"shop": {"rollout": 3, "watch": {"at_s": 1.5}}, "api": {"rollout": 1}})
+    await store.write_guard({"api": None})
+    await store.close()
+    stored = await store.open()
+    assert stored.guard == {"shop": {"rollout": 3, "watch": {"at_s": 1.5}}}
+    assert (stored.revision, stored.decisions) == (before, ())

@@ -7,8 +7,9 @@ import pytest
 
 from proxy.control import verbs
 from proxy.control.decision import Author
+from proxy.control.filling import Filling, Member
 from proxy.control.refusal import Invalid, NotFound, Refused
-from proxy.control.state import Declared, Filling, Member, Override, ServiceState
+from proxy.control.state import Declared, Override, ServiceState
 
 SPLIT = {"blue": 9000, "green": 1000}
 TO_GREEN = {"blue": 0, "green": 10_000}

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.control import verbs
 from proxy.control.decision import Author
+from proxy.control.filling import Filling
 from proxy.control.fleet import WorkerState
-from proxy.control.state import Filling, ServiceState
+from proxy.control.state import ServiceState
 from proxy.control.views import changes_in_words, overrides, worker_view
 from proxy.stats import (
     E_FAILURES,

@@ -11,7 +11,10 @@ import asyncio
 import base64
 import hashlib
 import json
+import random
+import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
@@ -40,6 +43,16 @@ class Endpoint:
     health: int = 200
     """The status of its health checks."""
     asks_to_drain: bool = False
+    failing: float = 0.0
+    """The part of its requests that fails."""
+    how: str = "500"
+    """What such a request gets: that status, or `reset`."""
+    failed: int = 0
+    first_failed_s: float = 0.0
+    """Monotonic seconds of the first failure since it was told to fail; 0 = none yet."""
+    last_asked_s: float = 0.0
+    """Monotonic seconds of the last request that was no check and none about itself."""
+    draw: random.Random = field(default_factory=lambda: random.Random(4))
 
 
 @dataclass(slots=True)
@@ -138,6 +151,9 @@ async def _stats(request: Request) -> None:
         "malformed": endpoint.malformed,
         "finished": endpoint.finished,
         "checks": endpoint.checks,
+        "failed": endpoint.failed,
+        "first_failed_s": endpoint.first_failed_s,
+        "last_asked_s": endpoint.last_asked_s,
     }
     await request.answer_json({**_identity(request), **counts, **more})
 
@@ -153,6 +169,28 @@ async def _set_health(request: Request) -> None:
     request.endpoint.health = int(request.option("status", "200"))
     request.endpoint.asks_to_drain = request.option("drain", "") == "1"
     await request.answer_json({})
+
+
+async def _misbehave(request: Request) -> None:
+    """Fail a part of all that is asked from now on."""
+    endpoint = request.endpoint
+    endpoint.failing = float(request.option("share", "1"))
+    endpoint.how = request.option("how", "500")
+    endpoint.first_failed_s = 0.0
+    await request.answer_json({})
+
+
+async def _fail(request: Request) -> None:
+    endpoint = request.endpoint
+    endpoint.failed += 1
+    endpoint.first_failed_s = endpoint.first_failed_s or time.monotonic()
+    if endpoint.how != "reset":
+        await request.answer(int(endpoint.how), b"out of order")
+        return
+    request.writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+    )
+    request.writer.transport.abort()
 
 
 async def _slow(request: Request) -> None:
@@ -338,6 +376,7 @@ ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/stats": _stats,
     "/healthz": _healthz,
     "/set-health": _set_health,
+    "/misbehave": _misbehave,
     "/slow": _slow,
     "/stream": _stream,
     "/echo": _echo,
@@ -357,6 +396,18 @@ ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/die": _die,
     "/ws": _ws,
 }
+
+
+ABOUT_ITSELF = {"/stats", "/healthz", "/set-health", "/misbehave"}
+
+
+def _answer_to(request: Request) -> Callable[[Request], Awaitable[None]]:
+    endpoint, path = request.endpoint, request.path
+    if path not in ABOUT_ITSELF:
+        endpoint.last_asked_s = time.monotonic()
+        if endpoint.failing and endpoint.draw.random() < endpoint.failing:
+            return _fail
+    return ROUTES.get(path, _who)
 
 
 # ---- the connection ----
@@ -390,7 +441,7 @@ async def _serve(
         while not writer.is_closing():
             request = await _read_request(endpoint, reader, writer)
             endpoint.requests += 1
-            await ROUTES.get(request.path, _who)(request)
+            await _answer_to(request)(request)
             if request.has_body() and not request.body_read and not writer.is_closing():
                 async for _ in request.body():
                     pass
@@ -408,6 +459,7 @@ async def _run(pool: str, release: str, count: int) -> None:
     servers = []
     for number in range(1, count + 1):
         endpoint = Endpoint(f"{pool}-{number}", pool, release)
+        endpoint.draw.seed()
 
         async def accept(
             reader: asyncio.StreamReader,

@@ -99,6 +99,12 @@ class Origin:
         target = f"/set-health?status={status}&drain={int(drain)}"
         assert _ask(self.ports[index], "GET", target, None, {}).status == 200
 
+    def misbehave(self, share: float = 1.0, how: str = "500") -> None:
+        """Have this part of the requests fail from now on, with a status or a `reset`."""
+        for port in self.ports:
+            target = f"/misbehave?share={share}&how={how}"
+            assert _ask(port, "GET", target, None, {}).status == 200
+
     def malformed(self) -> list[str]:
         return [line for one in self.stats() for line in one["malformed"]]
 

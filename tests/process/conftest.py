@@ -33,6 +33,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             if b"/silent" in head:
                 await reader.read()
                 break
+            if b"/broken" in head:
+                break
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             await writer.drain()
     writer.close()

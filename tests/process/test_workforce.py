@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from proxy import stats
+from proxy.control.guard import counts
 from proxy.model import Listener
 from proxy.process import heartbeat
 from proxy.process import workforce as module
@@ -61,6 +62,58 @@ async def test_a_killed_worker_is_replaced_and_its_counts_stay(crew: Crew, until
     await until(lambda: crew.answered() == 50, "the new ones count on")
 
 
+async def test_what_the_judge_counts_is_not_lost_with_a_worker_that_dies_under_load(
+    crew: Crew, until: Until
+) -> None:
+    """An answer is written and counted in one stretch: at most the one that a kill hits is missed."""
+    await crew.start()
+    slot = crew.slots.slot("pool", stats.POOL_WORDS)
+    answered = lost = 0
+    is_over = False
+
+    async def client() -> None:
+        nonlocal answered, lost
+        while not is_over:
+            try:
+                whole = (await crew.get()).endswith(b"ok")
+            except OSError:
+                whole = False
+            answered += whole
+            lost += not whole
+
+    def judged() -> list[int]:
+        return counts.read(crew.force.totals, slot)
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(8):
+            clients.create_task(client())
+        readings = [judged()]
+        for _ in range(4):
+            wanted = answered + 50
+            await until(lambda wanted=wanted: answered > wanted, "it goes on")
+            victim = crew.note()[0]
+            os.kill(victim, signal.SIGKILL)
+
+            def is_replaced(victim: int = victim) -> bool:
+                readings.append(judged())
+                return victim not in crew.note() and crew.up() == 2
+
+            await until(is_replaced, "the worker is replaced")
+        is_over = True
+    readings.append(judged())
+    for before, after in pairwise(readings):
+        assert all(old <= new for old, new in zip(before, after, strict=True)), "a sum fell"
+    seen = counts.between([0] * stats.JUDGED_WORDS, judged())
+    assert answered > 200
+    assert answered - 4 <= seen.requests <= answered + lost
+    assert seen.errors == 0
+    assert abs(sum(seen.latencies or ()) - seen.requests) <= 4
+    calm = seen.requests
+    for _ in range(20):
+        await crew.get()
+    await until(lambda: sum(judged()[: stats.JUDGE_BUCKETS]) == calm + 20, "each one is counted")
+
+
 async def test_gauges_die_with_their_worker(crew: Crew, until: Until) -> None:
     await crew.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", crew.port)
@@ -79,6 +132,23 @@ async def test_gauges_die_with_their_worker(crew: Crew, until: Until) -> None:
     assert await crew.force.in_flight("shop", "blue", 10) == []
 
 
+async def test_the_last_failures_of_all_workers_are_asked_for(crew: Crew) -> None:
+    await crew.start()
+    assert await crew.force.samples("shop", "blue", 10) == []
+    for _ in range(12):
+        assert (await crew.get("/broken")).startswith(b"HTTP/1.1 502")
+    found = await crew.force.samples("shop", "blue", 10)
+    assert 8 <= len(found) <= 10, "each worker keeps its last eight"
+    assert {(each.endpoint, each.status, each.failure) for each in found} == {
+        (crew.endpoint, None, "reset")
+    }
+    assert len({each.request_id for each in found}) == len(found)
+    assert [each.age_s for each in found] == sorted(each.age_s for each in found)
+    newest = await crew.force.samples("shop", "blue", 3)
+    assert [each.request_id for each in newest] == [each.request_id for each in found[:3]]
+    assert await crew.force.samples("shop", "green", 10) == []
+
+
 async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
@@ -88,6 +158,7 @@ async def test_a_stuck_worker_does_not_hold_a_change_for_ever(
     stuck, healthy = crew.note()
     os.kill(stuck, signal.SIGSTOP)
     assert await crew.force.in_flight("shop", None, 10) == [], "questions are bounded too"
+    assert await crew.force.samples("shop", "blue", 10) == []
     began = time.monotonic()
     await crew.force.apply(crew.snapshot())
     assert 0.9 < time.monotonic() - began < 8

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -14,7 +15,7 @@ from aiohttp.typedefs import Middleware
 from proxy.control.admin.answer import Answer
 from proxy.control.admin.auth import Access, actor
 from proxy.control.admin.body import read_bounded
-from proxy.control.admin.desk import Desk
+from proxy.control.admin.desk import Desk, RolloutVerb
 from proxy.control.admin.handlers import LONGEST_WAIT_S, Call, Handler, Handlers
 from proxy.control.admin.idempotency import HEADER as IDEMPOTENCY_KEY
 from proxy.control.admin.idempotency import Replies
@@ -76,6 +77,13 @@ def verbs(handlers: Handlers) -> list[Verb]:
         put(f"{service}/pools/{{pool}}", handlers.set_pool),
         post(f"{service}/switch", handlers.switch),
         post(f"{service}/rollback", handlers.rollback),
+        post(f"{service}/deploy", handlers.deploy),
+        post(f"{service}/rollout", handlers.start_rollout),
+        *(
+            post(f"{service}/rollout/{verb}", handlers.move_rollout(verb))
+            for verb in get_args(RolloutVerb)
+        ),
+        post(f"{service}/unlock", handlers.unlock),
         post(f"{service}/drain", handlers.drain),
         post(f"{service}/hold", handlers.hold),
         post(f"{service}/release", handlers.release),

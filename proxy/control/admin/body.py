@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn
 
 from aiohttp import web
 
 from proxy.control.admin import duration
+from proxy.control.admin.desk import Step
 from proxy.control.admin.nearest import unknown_key
 from proxy.control.admin.problem import Problem, invalid
+from proxy.model import WHOLE
 
 LARGEST_REASON = 500
 LARGEST_NAME = 256
 LONGEST_TTL_S = 366 * 86400.0
+LONGEST_BAKE_S = 30 * 86400.0
+MOST_STEPS = 100
 LARGEST_WEIGHT = 1_000_000
 """Of an endpoint inside its pool."""
 
@@ -119,10 +123,13 @@ class Fields:
 
     def done(self) -> None:
         """Raise Problem 422 with every error and every unknown key, if there are any."""
-        unknown = [key for key in self._values if key not in self._asked]
-        errors = self._errors + [unknown_key(key, self._asked) for key in unknown]
-        if errors:
+        if errors := self.errors():
             raise invalid(errors)
+
+    def errors(self) -> list[str]:
+        """Everything that is wrong so far, and every key that nobody asked for."""
+        unknown = [key for key in self._values if key not in self._asked]
+        return self._errors + [unknown_key(key, self._asked) for key in unknown]
 
     def has(self, key: str) -> bool:
         self._asked.add(key)
@@ -183,6 +190,20 @@ class Fields:
             self._errors.append(f"{key}: {value} is out of range (expected {least} up to {end})")
         return given_s
 
+    def exclude(self, key: str, other: str) -> None:
+        """Complain when both are given: each says by itself how it goes on."""
+        if self._is_given(key) and self._is_given(other):
+            self._errors.append(f"{key}: excludes {other}, which is given too")
+
+    def _is_given(self, key: str) -> bool:
+        return self._values.get(key) not in (None, False)
+
+    def count_or_none(self, key: str, *, most: int) -> int | None:
+        """Return a whole number from 1 to `most`, or None when it is absent or null."""
+        if not self.has(key) or self._values[key] is None:
+            return None
+        return self.count(key, 1, most=most)
+
     def count(self, key: str, default: int, *, most: int) -> int:
         """Return a whole number from 1 to `most`; absent is `default`."""
         if not self.has(key):
@@ -192,6 +213,13 @@ class Fields:
             self._wrong(key, value, f"a whole number from 1 to {most}")
             return default
         return int(value)
+
+    def percent(self, key: str) -> Decimal:
+        """Return a percentage of two decimals at most that must be there."""
+        if not self.has(key):
+            self._errors.append(f"{key}: missing (expected a number, percent)")
+            return Decimal(0)
+        return self._percent(key, self._values[key])
 
     def weights(self) -> dict[str, Decimal]:
         """Return the key `weights`: percent by pool, each 0..100 with two decimals at most."""
@@ -203,6 +231,67 @@ class Fields:
             self._wrong("weights", value, "an object of percentages by pool, not empty")
             return {}
         return {pool: self._percent(f"weights.{pool[:60]}", share) for pool, share in value.items()}
+
+    def steps(self, *, or_to: bool = False) -> list[Step] | None:
+        """Return the key `steps`, weights that rise to 100; None when it is absent or null.
+
+        With `or_to` the key `to` may be given instead: 100, a single step with everything.
+        """
+        everything = self._everything() if or_to else None
+        if not self.has("steps") or self._values["steps"] is None:
+            return everything
+        if everything is not None:
+            self.exclude("to", "steps")
+        value = self._values["steps"]
+        if not isinstance(value, list) or not 0 < len(value) <= MOST_STEPS:
+            self._wrong("steps", value, f"an array of 1 to {MOST_STEPS} steps")
+            return None
+        known = len(self._errors)
+        found = [self._step(f"steps[{i}]", entry) for i, entry in enumerate(value)]
+        if len(self._errors) == known:
+            self._rising([weight for weight, _, _ in found])
+        return found
+
+    def _everything(self) -> list[Step] | None:
+        if not self.has("to") or self._values["to"] is None:
+            return None
+        value = self._values["to"]
+        if not isinstance(value, Decimal) or value != 100:
+            self._errors.append("to: wrong (expected 100: everything at once; else give steps)")
+        return [(WHOLE, 0.0, False)]
+
+    def _step(self, where: str, entry: Any) -> Step:
+        if not isinstance(entry, dict):
+            self._wrong(where, entry, 'an object such as {"weight": 10, "bake": "5m"}')
+            return WHOLE, 0.0, False
+        step = Fields(entry)
+        weight = step.percent("weight")
+        bake_s = step.seconds("bake", 0.0, most=LONGEST_BAKE_S, may_be_zero=True)
+        pause = step.flag("pause")
+        self._errors += [f"{where}.{error}" for error in step.errors()]
+        return int(weight * 100), bake_s, pause
+
+    def _rising(self, weights: Sequence[int]) -> None:
+        before = 0
+        for index, weight in enumerate(weights):
+            if weight <= before:
+                self._errors.append(
+                    f"steps[{index}].weight: is {weight / 100:g}, not above"
+                    f" {'the step before' if index else '0'} (expected weights that rise)"
+                )
+            before = max(before, weight)
+        if before < WHOLE:
+            self._errors.append(
+                f"steps[{len(weights) - 1}].weight: is {before / 100:g}, and nothing comes after it"
+                " (expected 100 in the last step)"
+            )
+
+    def some_endpoints(self) -> list[tuple[str, int]]:
+        """Return the key `endpoints`: one at least."""
+        found = self.endpoints()
+        if self._values.get("endpoints") == []:
+            self._errors.append("endpoints: empty (expected one address at least)")
+        return found
 
     def endpoints(self) -> list[tuple[str, int]]:
         """Return the key `endpoints`: addresses with their weights; each address once."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 View = dict[str, Any]
 """Plain values, ready for JSON."""
+
+Step = tuple[int, float, bool]
+"""Of a rollout: weight in hundredths of a percent, seconds of bake, whether it waits for a person."""
+
+RolloutVerb = Literal["pause", "resume", "promote", "abort", "rejudge"]
 
 
 class Desk(Protocol):
@@ -54,8 +59,54 @@ class Desk(Protocol):
         *,
         reason: str = "",
         force: bool = False,
+        lock: bool = False,
         who: str,
         if_match: str | None = None,
+    ) -> View: ...
+
+    async def deploy(
+        self,
+        name: str,
+        *,
+        endpoints: list[tuple[str, int]],
+        release: str | None,
+        pool: str | None,
+        steps: list[Step] | None,
+        now: bool,
+        ready_timeout_s: float,
+        min_ready: int | None,
+        force: bool,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View: ...
+
+    async def start_rollout(
+        self,
+        name: str,
+        to: str,
+        *,
+        steps: list[Step] | None,
+        ready_timeout_s: float,
+        force: bool,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View: ...
+
+    async def move_rollout(
+        self,
+        name: str,
+        verb: RolloutVerb,
+        *,
+        force: bool = False,
+        who: str,
+        reason: str = "",
+        if_match: str | None = None,
+    ) -> View: ...
+
+    async def unlock(
+        self, name: str, *, who: str, reason: str = "", if_match: str | None = None
     ) -> View: ...
 
     async def set_pool(

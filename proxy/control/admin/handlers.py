@@ -10,7 +10,7 @@ from typing import Any
 from proxy.control import given, hold
 from proxy.control.admin.answer import Answer, ok
 from proxy.control.admin.body import Fields, parse_object
-from proxy.control.admin.desk import Desk, View
+from proxy.control.admin.desk import Desk, RolloutVerb, View
 from proxy.control.admin.metrics import FleetCollector, render
 from proxy.control.admin.problem import Problem, invalid
 from proxy.control.admin.query import Query
@@ -19,6 +19,9 @@ from proxy.tasks import spawn
 LONGEST_WAIT_S = 600.0
 LARGEST_ID = 2**53
 MOST_DECISIONS = 1_000
+READY_TIMEOUT_S = 60.0
+LONGEST_READY_TIMEOUT_S = 86400.0
+MOST_READY = 100_000
 MOST_WAITING = 64
 """Waits for drains at a time: each looks at the gauges many times a second."""
 
@@ -151,10 +154,87 @@ class Handlers:
 
     async def rollback(self, call: Call) -> Answer:
         fields = call.fields()
-        reason, force = fields.reason(), fields.flag("force")
+        reason, force, lock = fields.reason(), fields.flag("force"), fields.flag("lock")
         fields.done()
         view = await self._desk.rollback(
-            call.service, reason=reason, force=force, who=call.who, if_match=self._expected(call)
+            call.service,
+            reason=reason,
+            force=force,
+            lock=lock,
+            who=call.who,
+            if_match=self._expected(call),
+        )
+        return _service_answer(view)
+
+    async def deploy(self, call: Call) -> Answer:
+        fields = call.fields()
+        endpoints, release = fields.some_endpoints(), fields.name_or_none("release")
+        pool, steps = fields.name_or_none("pool"), fields.steps(or_to=True)
+        now, min_ready = fields.flag("now"), fields.count_or_none("min_ready", most=MOST_READY)
+        ready_timeout_s = _ready_timeout_s(fields)
+        force, reason = fields.flag("force"), fields.reason()
+        fields.exclude("now", "steps")
+        fields.done()
+        view = await self._desk.deploy(
+            call.service,
+            endpoints=endpoints,
+            release=release,
+            pool=pool,
+            steps=steps,
+            now=now,
+            ready_timeout_s=ready_timeout_s,
+            min_ready=min_ready,
+            force=force,
+            who=call.who,
+            reason=reason,
+            if_match=self._expected(call),
+        )
+        return _begun(call, view)
+
+    async def start_rollout(self, call: Call) -> Answer:
+        fields = call.fields()
+        to, steps, ready_timeout_s = fields.name("to"), fields.steps(), _ready_timeout_s(fields)
+        force, reason = fields.flag("force"), fields.reason()
+        fields.done()
+        view = await self._desk.start_rollout(
+            call.service,
+            to,
+            steps=steps,
+            ready_timeout_s=ready_timeout_s,
+            force=force,
+            who=call.who,
+            reason=reason,
+            if_match=self._expected(call),
+        )
+        return _begun(call, view)
+
+    def move_rollout(self, verb: RolloutVerb) -> Handler:
+        """Return the handler of one of the verbs on a rollout that is under way."""
+
+        async def move(call: Call) -> Answer:
+            fields = call.fields()
+            # Only an abort can be refused because the old pool has nothing to offer.
+            force = fields.flag("force") if verb == "abort" else False
+            reason = fields.reason()
+            fields.done()
+            view = await self._desk.move_rollout(
+                call.service,
+                verb,
+                force=force,
+                who=call.who,
+                reason=reason,
+                if_match=self._expected(call),
+            )
+            return _service_answer(view)
+
+        return move
+
+    async def unlock(self, call: Call) -> Answer:
+        fields = call.fields()
+        reason = fields.reason()
+        fields.done()
+        view = await self._desk.unlock(
+            call.service, who=call.who, reason=reason, if_match=self._expected(call)
         )
         return _service_answer(view)
 
@@ -264,6 +344,16 @@ def _raised_here(_name: str, _error: BaseException) -> None:
 def _service_answer(view: View) -> Answer:
     # The tag of what is shown: asked for now, it could be that of a change made since.
     return ok(view, headers={"ETag": f'"{view["revision"]}"'})
+
+
+def _begun(call: Call, view: View) -> Answer:
+    """What has begun and is to be watched: the service, which shows its rollout."""
+    where = {"Location": call.path.rpartition("/")[0], "ETag": f'"{view["revision"]}"'}
+    return ok(view, status=202, headers=where)
+
+
+def _ready_timeout_s(fields: Fields) -> float:
+    return fields.seconds("ready_timeout", READY_TIMEOUT_S, most=LONGEST_READY_TIMEOUT_S)
 
 
 def _no_query(call: Call) -> None:

@@ -28,7 +28,11 @@ from proxy.control import availability
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import is_full
+from proxy.control.guard.watch import Seen
 from proxy.control.health import HealthBook
+from proxy.control.hooks import OUTCOMES
+from proxy.control.rollout.machine import Phase
+from proxy.control.state import ServiceState
 from proxy.model import Endpoint, Limits, Pool, Snapshot
 from proxy.stats import Board, Totals
 
@@ -36,6 +40,10 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 CODE_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+TESTS = ("errors", "latency", "4xx", "record")
+"""The judge's, as its verdict names them."""
+CAUSES = ("down", "rate", *TESTS, "starved", "operator")
+"""Of rollbacks: the guards, the tests, too few requests, a person."""
 CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
 
 POOL = ("service", "pool")
@@ -56,6 +64,15 @@ class Instruments:
     checks_in_flight: Callable[[], int]
     ejections: Callable[[], Mapping[tuple[str, str], int]]
     """How many there have been, by service and pool."""
+    states: Callable[[], Mapping[str, ServiceState]] = dict
+    """Of every service, for its rollout."""
+    guard: Callable[[str], Seen | None] = lambda _: None
+    """What the guard saw last of a service."""
+    rollbacks: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """By service and cause, since the start."""
+    hook_calls: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """How many there have been, by service and outcome."""
+    hooks_pending: Callable[[], int] = lambda: 0
     own_lines_dropped: Callable[[], int] = lambda: 0
     """Lines of events that the supervisor could not write."""
     concurrency_limit: Callable[[Pool], int | None] = lambda _: None
@@ -105,6 +122,8 @@ class FleetCollector(Collector):
         yield from self._holds(snapshot)
         yield from self._pools_now(pools)
         yield from self._checks()
+        yield from self._hooks()
+        yield from self._rollouts()
         yield self._connections(snapshot)
         yield from self._configuration(snapshot)
         yield from self._fleet()
@@ -313,6 +332,59 @@ class FleetCollector(Collector):
             "turnout_health_checks_in_flight",
             "Active checks that wait for an answer.",
             self._instruments.checks_in_flight(),
+        )
+
+    def _rollouts(self) -> Iterator[Metric]:
+        phase = GaugeMetricFamily(
+            "turnout_rollout_phase",
+            "The phase of a service's last rollout: 1 for the one it is in.",
+            labels=("service", "phase"),
+        )
+        step = GaugeMetricFamily(
+            "turnout_rollout_step", "Its step, from 1; 0: none.", labels=("service",)
+        )
+        evidence = GaugeMetricFamily(
+            "turnout_guard_evidence",
+            "Evidence against the candidate in nats, by test; the bar is in the API.",
+            labels=("service", "test"),
+        )
+        for name, state in sorted(self._instruments.states().items()):
+            rollout = state.rollout
+            here = rollout.phase if rollout is not None else Phase.STEADY
+            for each in Phase:
+                phase.add_metric((name, each.value), int(each is here))
+            under_way = state.rolling is not None and here is not Phase.WARMING
+            step.add_metric((name,), rollout.step + 1 if rollout and under_way else 0)
+            seen = self._instruments.guard(name) if under_way else None
+            found = {test.name: test.evidence for test in seen.verdict.tests} if seen else {}
+            for test in TESTS:
+                evidence.add_metric((name, test), found.get(test, 0.0))
+        rollbacks = CounterMetricFamily(
+            "turnout_rollbacks",
+            "Rollbacks by cause: a test or guard of the judge, starved, or operator.",
+            labels=("service", "cause"),
+        )
+        counts = self._instruments.rollbacks()
+        for service in sorted(self._seen_services):
+            for cause in CAUSES:
+                rollbacks.add_metric((service, cause), counts.get((service, cause), 0))
+        yield from (phase, step, evidence, rollbacks)
+
+    def _hooks(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "turnout_hook_calls",
+            "Calls that tell of a rollout's moves.",
+            labels=("service", "outcome"),
+        )
+        calls = self._instruments.hook_calls()
+        for service in sorted(self._seen_services):
+            for outcome in OUTCOMES:
+                family.add_metric((service, outcome), calls.get((service, outcome), 0))
+        yield family
+        yield GaugeMetricFamily(
+            "turnout_hooks_pending",
+            "Calls to hooks that wait or are under way.",
+            self._instruments.hooks_pending(),
         )
 
     def _connections(self, snapshot: Snapshot) -> Metric:

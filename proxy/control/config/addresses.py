@@ -96,6 +96,21 @@ def authority(value: Any) -> str:
     return written
 
 
+def url(value: Any) -> str:
+    """Where a hook goes: an absolute URL of http or https, without user and fragment."""
+    expected = "a URL such as https://example.com/hook"
+    written = text(value, expected)
+    parts = re.fullmatch(r"(https?)://([^/?#@]+)([/?][!-~]*)?", written)
+    if parts is None or "#" in written:
+        meant = f"https://{written}" if re.match(r"[a-z0-9.-]+(/|$)", written) else ""
+        raise Wrong(f"is {quoted(written)}", expected, meant)
+    host_part = parts[2]
+    if not re.search(r":[0-9]+$", host_part):
+        host_part += ":443" if parts[1] == "https" else ":80"
+    _address(host_part)
+    return written
+
+
 def network(value: Any) -> str:
     """A network, or one address, whose forwarding headers are believed."""
     expected = "a network such as 10.0.0.0/8, or an address"

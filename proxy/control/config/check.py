@@ -49,6 +49,35 @@ def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _cookies(path, service)
     yield from _health((*path, "health"), _mapping(service, "health"))
     yield from _ejection((*path, "ejection"), _mapping(service, "ejection"))
+    yield from _steps((*path, "rollout", "steps"), _mapping(service, "rollout").get("steps"))
+
+
+def _steps(path: Path, steps: Any) -> Iterator[Finding]:
+    """Weights of a rollout rise, from above nothing to everything."""
+    yield from _at_least_one(path, steps)
+    if not isinstance(steps, list) or not steps:
+        return
+    weights = [
+        _parsed(values.percent, step.get("weight")) if isinstance(step, dict) else None
+        for step in steps
+    ]
+    before = 0
+    for index, weight in enumerate(weights):
+        if weight is None:
+            return
+        if weight <= before:
+            yield Finding(
+                path=(*path, index, "weight"),
+                what=f"is {values.percent_number(weight)}, not above the step before",
+                expected="weights that rise",
+            )
+        before = max(before, weight)
+    if before < WHOLE:
+        yield Finding(
+            path=(*path, len(steps) - 1, "weight"),
+            what=f"is {values.percent_number(before)}, and nothing comes after it",
+            expected="100 in the last step",
+        )
 
 
 def _at_least_one(path: Path, value: Any) -> Iterator[Finding]:

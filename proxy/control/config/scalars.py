@@ -16,6 +16,9 @@ from proxy.control.config import addresses, values
 FROM_ENVIRONMENT = {"type": "string", "pattern": r"\$\{"}
 
 
+ON_OFF = {"anyOf": [{"enum": ["on", "off"]}, {"type": "boolean"}, FROM_ENVIRONMENT]}
+
+
 class Kind(str):
     """What to call a type in the reference and in messages, with its article."""
 
@@ -133,6 +136,9 @@ Address = Annotated[
 Bind = Annotated[str, Kind("an address"), BeforeValidator(addresses.bind), _text(addresses.ADDRESS)]
 Host = Annotated[str, Kind("a host"), BeforeValidator(addresses.host), _text(".+")]
 RoutePath = Annotated[str, Kind("a path"), BeforeValidator(addresses.route_path), _text("/[^?# ]*")]
+HookUrl = Annotated[
+    str, Kind("a URL"), BeforeValidator(addresses.url), _text("https?://[^/?# ]+[^# ]*")
+]
 Network = Annotated[str, Kind("a network"), BeforeValidator(addresses.network), _text(".+")]
 RequestPath = Annotated[
     str, Kind("a path"), BeforeValidator(addresses.request_path), _text("/[^# ]*")

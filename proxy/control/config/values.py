@@ -71,6 +71,13 @@ def boolean(value: Any) -> bool:
     raise Wrong(f"is {kind_of(value)}", "true or false", meant)
 
 
+def on_or_off(value: Any) -> bool:
+    """`on` or `off`; YAML 1.1 tools write them as true and false, which is the same."""
+    if isinstance(value, bool):
+        return value
+    return choice(value, ("on", "off")) == "on"
+
+
 def integer(value: Any, *, least: int, most: int) -> int:
     number = _expanded_integer(value)
     expected = f"a whole number from {least} to {most}"

@@ -34,6 +34,7 @@ class FakeDesk:
         self.revision = 1
         self.weights = {"blue": Decimal(100), "green": Decimal(0)}
         self.active = "blue"
+        self.phase: str | None = None
         self.asked: list[dict[str, Any]] = []
         self.decided: list[dict[str, Any]] = []
         self.reasons: list[str] = []
@@ -67,6 +68,7 @@ class FakeDesk:
             "name": name,
             "active": self.active,
             "weights": {"in_force": weights},
+            "rollout": None if self.phase is None else {"id": 1, "phase": self.phase},
             "revision": self.revision,
         }
 
@@ -92,6 +94,24 @@ class FakeDesk:
 
     async def rollback(self, name: str, **options: Any) -> dict[str, Any]:
         await self._begin(name, {"verb": "rollback", **options})
+        return self._done(name)
+
+    async def deploy(self, name: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": "deploy", **options})
+        return self._started(name)
+
+    async def start_rollout(self, name: str, to: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": "start", "to": to, **options})
+        return self._started(name)
+
+    async def move_rollout(self, name: str, verb: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": verb, **options})
+        if self.phase is None:
+            raise Refused(f"{name} has no rollout (turnout rollout start begins one)")
+        return self._done(name)
+
+    async def unlock(self, name: str, **options: Any) -> dict[str, Any]:
+        await self._begin(name, {"verb": "unlock", **options})
         return self._done(name)
 
     async def set_pool(self, name: str, pool: str, **options: Any) -> dict[str, Any]:
@@ -152,6 +172,14 @@ class FakeDesk:
         self.service(name)
         if asked["if_match"] not in {None, self.etag(name)}:
             raise Stale(f"shop has changed: it is at {self.etag(name)} now.")
+
+    def _started(self, name: str) -> dict[str, Any]:
+        if self.phase is not None:
+            raise Refused(
+                f"rollout 1 to green is {self.phase} (abort, promote or pause it, or wait)"
+            )
+        self.phase = "warming"
+        return self._done(name)
 
     def _done(self, name: str) -> dict[str, Any]:
         self.revision += 1
@@ -267,6 +295,8 @@ async def serve() -> AsyncIterator[Serve]:
             health=fleet.health,
             checks_in_flight=lambda: 3,
             ejections=lambda: fleet.ejections,
+            hook_calls=lambda: {("shop", "delivered"): 4},
+            hooks_pending=lambda: 2,
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()

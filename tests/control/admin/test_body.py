@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from proxy.control.admin.body import parse_object
+from proxy.control.admin.desk import Step
 from proxy.control.admin.problem import Problem
 
 
@@ -150,3 +151,54 @@ def test_a_name_that_must_be_there_is_missed() -> None:
         fields.name("to")
         with pytest.raises(Problem, match=error):
             fields.done()
+
+
+def steps_of(written: str) -> tuple[list[Step] | None, tuple[str, ...]]:
+    """The steps of a body, or what is wrong with them."""
+    fields = parse_object(f'{{"steps": {written}}}'.encode())
+    found = fields.steps()
+    return found, tuple(fields.errors())
+
+
+def test_steps_are_weights_in_hundredths_with_their_bake() -> None:
+    written = (
+        '[{"weight": 0.25, "bake": "1h30m"}, {"weight": 33.3, "pause": true}, {"weight": 1E2}]'
+    )
+    assert steps_of(written) == ([(25, 5400.0, False), (3330, 0.0, True), (10_000, 0.0, False)], ())
+    assert steps_of("null") == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ("[]", "steps: wrong: an array (expected an array of 1 to 100 steps)"),
+        ("{}", "steps: wrong: an object"),
+        ("[10]", 'steps[0]: wrong: a number (expected an object such as {"weight": 10'),
+        ("[{}]", "steps[0].weight: missing (expected a number, percent)"),
+        ('[{"weight": "10"}]', "steps[0].weight: wrong: a string"),
+        ('[{"weight": 10.001}]', "steps[0].weight: too precise"),
+        ('[{"weight": 101}]', "steps[0].weight: out of range"),
+        ('[{"weight": 100, "bake": 5}]', "steps[0].bake: wrong: a number"),
+        ('[{"weight": 100, "bake": "90d"}]', "steps[0].bake: 90d is out of range"),
+        ('[{"weight": 100, "pause": 1}]', "steps[0].pause: wrong: a number"),
+        ('[{"weight": 100, "baked": "5m"}]', "steps[0].baked: unknown key (did you mean bake?)"),
+        ('[{"weight": 0}, {"weight": 100}]', "steps[0].weight: is 0, not above 0"),
+        (
+            '[{"weight": 10}, {"weight": 10}, {"weight": 100}]',
+            "steps[1].weight: is 10, not above the step before (expected weights that rise)",
+        ),
+        (
+            '[{"weight": 1}, {"weight": 99.5}]',
+            "steps[1].weight: is 99.5, and nothing comes after it (expected 100 in the last step)",
+        ),
+    ],
+)
+def test_steps_that_do_not_rise_to_100_are_refused(steps: str, error: str) -> None:
+    _, (found,) = steps_of(steps)
+    assert found.startswith(error)
+
+
+def test_there_are_at_most_a_hundred_steps() -> None:
+    written = ", ".join(f'{{"weight": {number / 2}}}' for number in range(1, 201))
+    _, (found,) = steps_of(f"[{written}]")
+    assert "1 to 100 steps" in found

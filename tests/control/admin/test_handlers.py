@@ -317,3 +317,142 @@ async def test_an_unknown_parameter_is_refused(admin: Admin, path: str) -> None:
     reply = await admin.get(path)
     assert reply.status == 422
     assert "unknown parameter" in reply.json["detail"]
+
+
+DEPLOY = "/v1/services/shop/deploy"
+
+
+async def test_a_deploy_has_its_defaults_and_is_a_202_with_the_service_to_watch(
+    admin: Admin,
+) -> None:
+    reply = await admin.post(DEPLOY, {"endpoints": ["127.0.0.1:9102"]})
+    assert (reply.status, reply.json["rollout"]["phase"]) == (202, "warming")
+    assert reply.headers["Location"] == "/v1/services/shop"
+    assert reply.headers["ETag"] == '"2"'
+    (asked,) = admin.desk.asked
+    assert {key: asked[key] for key in asked if key != "who"} == {
+        "verb": "deploy",
+        "endpoints": [("127.0.0.1:9102", 1)],
+        "release": None,
+        "pool": None,
+        "steps": None,
+        "now": False,
+        "ready_timeout_s": 60.0,
+        "min_ready": None,
+        "force": False,
+        "reason": "",
+        "if_match": None,
+    }
+
+
+async def test_a_deploy_says_everything_that_can_be_said(admin: Admin) -> None:
+    body = {
+        "endpoints": [{"address": "127.0.0.1:9102", "weight": 2}, "unix:/run/g.sock"],
+        "release": "v43",
+        "pool": "green",
+        "steps": [{"weight": 0.5, "bake": "5m", "pause": True}, {"weight": 100}],
+        "ready_timeout": "2m",
+        "min_ready": 1,
+        "force": True,
+        "reason": "pipeline 7",
+    }
+    assert (await admin.post(DEPLOY, body)).status == 202
+    (asked,) = admin.desk.asked
+    assert asked["endpoints"] == [("127.0.0.1:9102", 2), ("unix:/run/g.sock", 1)]
+    assert (asked["release"], asked["pool"], asked["min_ready"]) == ("v43", "green", 1)
+    assert asked["steps"] == [(50, 300.0, True), (10_000, 0.0, False)]
+    assert (asked["ready_timeout_s"], asked["force"]) == (120.0, True)
+    assert asked["reason"] == "pipeline 7"
+
+
+async def test_a_deploy_to_100_is_one_step_with_everything(admin: Admin) -> None:
+    await admin.post(DEPLOY, {"endpoints": ["127.0.0.1:9102"], "to": 100, "now": True})
+    (asked,) = admin.desk.asked
+    assert (asked["steps"], asked["now"]) == ([(10_000, 0.0, False)], True)
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"endpoints": []}, "endpoints: empty (expected one address at least)"),
+        ({"endpoints": None}, "endpoints: wrong: null"),
+        ({"to": 50}, "to: wrong (expected 100"),
+        ({"to": "100"}, "to: wrong (expected 100"),
+        ({"to": 100, "steps": [{"weight": 100}]}, "to: excludes steps"),
+        ({"now": True, "steps": [{"weight": 100}]}, "now: excludes steps"),
+        ({"min_ready": 0}, "min_ready: wrong"),
+        ({"ready_timeout": "0s"}, "ready_timeout: 0s is out of range"),
+        ({"bake": "5m"}, "bake: unknown key"),
+    ],
+)
+async def test_a_deploy_that_can_never_be_right_is_a_422(
+    admin: Admin, more: dict[str, Any], error: str
+) -> None:
+    reply = await admin.post(DEPLOY, {"endpoints": ["127.0.0.1:9102"], **more})
+    assert reply.status == 422
+    (found,) = reply.json["errors"]
+    assert found.startswith(error)
+    assert admin.desk.asked == []
+
+
+async def test_a_started_rollout_is_a_202_and_a_second_one_a_409(admin: Admin) -> None:
+    body = {"to": "green", "steps": [{"weight": 100, "bake": "1m"}], "ready_timeout": "5s"}
+    reply = await admin.post("/v1/services/shop/rollout", body)
+    assert (reply.status, reply.headers["Location"]) == (202, "/v1/services/shop")
+    (asked,) = admin.desk.asked
+    assert (asked["to"], asked["steps"]) == ("green", [(10_000, 60.0, False)])
+    assert (asked["ready_timeout_s"], asked["force"]) == (5.0, False)
+    again = await admin.post("/v1/services/shop/rollout", {"to": "green"})
+    assert again.status == 409
+    assert "rollout 1 to green is warming" in again.json["detail"]
+
+
+@pytest.mark.parametrize("body", [{}, {"to": ""}, {"to": "green", "endpoints": []}])
+async def test_a_rollout_needs_its_pool_and_takes_no_endpoints(
+    admin: Admin, body: dict[str, Any]
+) -> None:
+    assert (await admin.post("/v1/services/shop/rollout", body)).status == 422
+    assert admin.desk.asked == []
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "abort", "rejudge"])
+async def test_each_verb_on_a_rollout_is_passed_on_or_refused(admin: Admin, verb: str) -> None:
+    path = f"/v1/services/shop/rollout/{verb}"
+    refused = await admin.post(path)
+    assert (refused.status, refused.json["title"]) == (409, "Refused")
+    admin.desk.phase = "baking"
+    reply = await admin.post(path, {"reason": "lunch"})
+    assert (reply.status, reply.json["name"], reply.headers["ETag"]) == (200, "shop", '"2"')
+    assert [(asked["verb"], asked["reason"]) for asked in admin.desk.asked] == [
+        (verb, ""),
+        (verb, "lunch"),
+    ]
+    forced = await admin.post(path, {"force": True})
+    assert forced.status == (200 if verb == "abort" else 422)
+    assert (await admin.post(path, {}, headers={"If-Match": '"1"'})).status == 412
+
+
+async def test_an_abort_is_forced_only_when_told(admin: Admin) -> None:
+    admin.desk.phase = "baking"
+    for body in ({}, {"force": True}):
+        await admin.post("/v1/services/shop/rollout/abort", body)
+    assert [asked["force"] for asked in admin.desk.asked] == [False, True]
+
+
+async def test_an_unlock_answers_with_the_service(admin: Admin) -> None:
+    reply = await admin.post("/v1/services/shop/unlock", {"reason": "mended outside"})
+    assert (reply.status, reply.json["name"]) == (200, "shop")
+    assert admin.desk.asked[0]["reason"] == "mended outside"
+
+
+async def test_a_rollback_locks_the_release_only_when_told(admin: Admin) -> None:
+    for body in ({}, {"lock": True, "reason": "5xx"}):
+        assert (await admin.post("/v1/services/shop/rollback", body)).status == 200
+    assert [asked["lock"] for asked in admin.desk.asked] == [False, True]
+
+
+async def test_a_deploy_asked_for_twice_with_one_key_begins_once(admin: Admin) -> None:
+    body, key = {"endpoints": ["127.0.0.1:9102"]}, {"Idempotency-Key": "pipeline-7"}
+    replies = [await admin.post(DEPLOY, body, headers=key) for _ in range(2)]
+    assert [reply.status for reply in replies] == [202, 202]
+    assert len(admin.desk.asked) == 1

@@ -10,9 +10,15 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from proxy import __version__, stats
 from proxy.control import availability
+from proxy.control.admin.metrics import FleetCollector, render
+from proxy.control.guard.watch import Seen
 from proxy.control.prober import CheckSettings, Result
+from proxy.control.rollout.machine import Judged, Phase, Rollout
+from proxy.control.rollout.plan import Plan, Step
+from proxy.control.state import Declared, ServiceState
 from proxy.model import Drain, Snapshot
 from proxy.policy.health import Outcome
+from proxy.policy.judge import Call, Counts, Test, Tick, Verdict
 
 if TYPE_CHECKING:
     from tests.control.admin.conftest import Admin, Reply
@@ -337,6 +343,16 @@ async def test_checks_are_counted_by_their_result(admin: Admin) -> None:
     assert value(found, "turnout_health_checks_in_flight") == 3
 
 
+async def test_calls_to_hooks_are_counted_by_outcome(admin: Admin) -> None:
+    found = await scrape(admin)
+    outcomes = {
+        outcome: value(found, "turnout_hook_calls_total", service="shop", outcome=outcome)
+        for outcome in ("delivered", "failed", "dropped")
+    }
+    assert outcomes == {"delivered": 4, "failed": 0, "dropped": 0}
+    assert value(found, "turnout_hooks_pending") == 2
+
+
 async def test_what_limits_refuse_is_counted_by_reason_and_what_waits_by_pool(
     admin: Admin,
 ) -> None:
@@ -365,3 +381,47 @@ async def test_the_counts_of_a_service_that_is_gone_do_not_vanish(admin: Admin) 
     admin.snapshot[0] = replace(base, services=())
     found = await scrape(admin)
     assert value(found, "turnout_limited_total", service="shop", reason="rate") == 5
+
+
+async def test_a_rollout_shows_its_phase_step_evidence_and_what_was_turned_back(
+    admin: Admin,
+) -> None:
+    plan = Plan(steps=(Step(weight=1_000), Step(weight=10_000)))
+    rollout = Rollout(id=3, old="blue", candidate="green", plan=plan, phase=Phase.BAKING, step=1)
+    file = Declared(active="blue", shares={"blue": 10_000}, fillings={})
+    state = ServiceState(name="shop", file=file, rollout=rollout)
+    tests = (Test(name="errors", evidence=1.25, bar=5.3),)
+    seen = Seen(
+        tick=Tick(at_s=0.0, length_s=1.0, active=Counts(), candidate=Counts()),
+        verdict=Verdict(call=Call.CONTINUE, tests=tests),
+        judged=Judged.CONTINUE,
+        still_fails=False,
+        old_is_no_better=False,
+    )
+
+    async def scraped(state: ServiceState) -> Samples:
+        instruments = replace(
+            admin.instruments,
+            states=lambda: {"shop": state},
+            guard=lambda _: seen,
+            rollbacks=lambda: {("shop", "errors"): 2},
+        )
+        text, _ = render(FleetCollector(instruments, admin.clock), "")
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in parser.text_string_to_metric_families(text.decode())
+            for sample in family.samples
+        }
+
+    found = await scraped(state)
+    assert value(found, "turnout_rollout_phase", service="shop", phase="baking") == 1
+    assert value(found, "turnout_rollout_phase", service="shop", phase="steady") == 0
+    assert value(found, "turnout_rollout_step", service="shop") == 2
+    assert value(found, "turnout_guard_evidence", service="shop", test="errors") == 1.25
+    assert value(found, "turnout_guard_evidence", service="shop", test="latency") == 0
+    assert value(found, "turnout_rollbacks_total", service="shop", cause="errors") == 2
+    assert value(found, "turnout_rollbacks_total", service="shop", cause="operator") == 0
+    over = await scraped(replace(state, rollout=replace(rollout, phase=Phase.ROLLED_BACK)))
+    assert value(over, "turnout_rollout_phase", service="shop", phase="rolled_back") == 1
+    assert value(over, "turnout_rollout_step", service="shop") == 0
+    assert value(over, "turnout_guard_evidence", service="shop", test="errors") == 0

@@ -223,8 +223,6 @@ def test_ejection_slow_start_and_panic_can_be_set(problems: Problems, key: str) 
     "key",
     [
         "errors: {page: errors/}",
-        "guard: {mode: off}",
-        "rollout: {steps: []}",
     ],
 )
 def test_keys_of_later_capabilities_are_unknown(problems: Problems, key: str) -> None:

@@ -137,7 +137,7 @@ def test_every_key_is_described_in_a_sentence() -> None:
 
 def test_keys_of_later_capabilities_do_not_exist() -> None:
     known = {key for section in _sections(Config) for key in fields_of(section)}
-    later = {"errors", "guard", "rollout", "tls"}
+    later = {"errors", "tls"}
     assert not known & (later | {"proxy_protocol"})
 
 

@@ -1,0 +1,1 @@
+"""Rollouts: the plan as it was when one began, and the machine that runs it. Pure."""
