@@ -251,6 +251,7 @@ class Controller:
                 verbs.check_shares(state, shares)
                 await self.rollouts.weights(state, shares, author)
                 return self.service(name)
+            verbs.check_shares(state, shares)
             for pool, share in shares.items():
                 if share > state.shares.get(pool, 0):
                     check_lockout(state, pool, author.at)

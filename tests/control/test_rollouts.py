@@ -10,7 +10,7 @@ import pytest
 
 from proxy.control.controller import Controller
 from proxy.control.fleet import Sample
-from proxy.control.refusal import Refused, Stale
+from proxy.control.refusal import Invalid, Refused, Stale
 from proxy.tasks import Report, spawn
 from tests.control.conftest import World
 
@@ -414,6 +414,13 @@ async def test_weights_by_hand_after_the_promotion_end_the_watch(world: World) -
     assert world.in_force() == {"blue": 1_000, "green": 9_000}
     await world.tick(20, green=(90, 90), blue=(10, 0))
     assert world.in_force() == {"blue": 1_000, "green": 9_000}
+
+
+async def test_weights_of_a_pool_that_does_not_exist_are_invalid(world: World) -> None:
+    controller = await begun(world)
+    weights = {"blue": Decimal(50), "purple": Decimal(50)}
+    with pytest.raises(Invalid, match="shop has no pool purple"):
+        await controller.set_weights("shop", weights, who="ann")
 
 
 async def test_everything_to_the_old_pool_by_hand_is_a_switch_that_is_watched(

@@ -65,9 +65,8 @@ def test_weights_that_make_no_whole_are_422(turnout: Turnout, weights: dict[str,
     assert turnout.service()["weights"]["in_force"] == {"blue": 100, "green": 0}
 
 
-def test_what_nobody_asked_for_yet_does_not_exist(turnout: Turnout) -> None:
-    for verb in ("deploy", "rollout", "unlock"):
-        assert turnout.ask("POST", f"/v1/services/shop/{verb}", {}).status == 404
+def test_what_is_not_there_is_not_found(turnout: Turnout) -> None:
+    assert turnout.ask("POST", "/v1/services/shop/rollout/jump", {}).status == 404
     assert turnout.ask("GET", "/v1/services/nothing").status == 404
     assert turnout.ask("DELETE", "/v1/services/shop").status == 405
 
