@@ -590,6 +590,27 @@ async def test_weights_for_a_time_run_out_only_after_the_rollout(world: World) -
     assert (world.view("active"), world.in_force()["green"]) == ("green", 10_000)
 
 
+async def test_a_release_that_fails_while_a_hook_thinks_is_turned_back_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = await baking(world)
+    asked = asyncio.Event()
+
+    async def ask(*_: object) -> str | None:
+        asked.set()
+        await asyncio.sleep(60)
+        return None
+
+    monkeypatch.setattr(controller.rollouts.hooks, "ask", ask)
+    while not asked.is_set():
+        await world.tick(1, green=(40, 0), blue=(360, 0))
+    step = controller.service("shop")["rollout"]["step"]
+    await world.tick(1, green=(40, 0), blue=(360, 0))
+    assert controller.service("shop")["rollout"]["step"] == step, "it waits for leave"
+    await world.tick(3, green=(40, 40), blue=(360, 0))
+    assert controller.service("shop")["rollout"]["phase"] == "rolled_back"
+
+
 async def test_hooks_that_refuse_keep_it_from_starting_and_from_its_next_step(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from proxy.control.guard.rules import Rules
 from proxy.control.guard.tape import Mark, encode, taped
 from proxy.control.guard.ticks import Row
 from proxy.control.guard.watch import Seen, Watch
+from proxy.control.hooks import ASKING
 from proxy.control.refusal import Refusal, Refused
 from proxy.control.rollout.change import happen
 from proxy.control.rollout.machine import TABLE, Event, Judged, Kind, Outcome, Phase, Rollout
@@ -33,6 +35,8 @@ SAVE_S = 1.0
 KEEP_S = 5.0
 """How often recorded ticks are."""
 
+AT_ONCE_S = 0.05
+"""A tick waits no longer for hooks."""
 GUARD = "guard"
 """Who it is in a decision."""
 LOST = "evidence lost"
@@ -119,6 +123,21 @@ class _Kept:
     errors: int
 
 
+class _Leave:
+    """The question to the blocking hooks whether a step may end, asked once."""
+
+    def __init__(self, at: tuple[int, int]) -> None:
+        self.at = at
+        """Rollout and step."""
+        self.answered = asyncio.Event()
+        self.words: str | None = None
+        """Who does not agree, and why."""
+
+    @property
+    def is_given(self) -> bool:
+        return self.answered.is_set()
+
+
 class Clerk:
     def __init__(self, house: House) -> None:
         self._house = house
@@ -132,6 +151,7 @@ class Clerk:
         self._would: dict[str, int] = {}
         """Rollouts that would have been turned back, under `observe`."""
         self._records: dict[str, _Kept] = {}
+        self._leaves: dict[str, _Leave] = {}
         self._ticking: set[str] = set()
         self._marks: dict[str, Mark] = {}
         """What has happened to a service's judge since its last tick."""
@@ -218,8 +238,12 @@ class Clerk:
             await house.record(would)
         if not change.decisions:
             return
-        if words := await self._refused(service, outcome):
-            event = Event(kind=Kind.HOOK_REFUSED, now=house.wall(), reason=words)
+        if outcome.hook in ASKING and not outcome.rollout.is_over:
+            leave = await self._leave(service, rollout, outcome)
+            if leave is None:
+                return  # still being asked; the next ticks go on judging meanwhile
+            if leave.words:
+                event = Event(kind=Kind.HOOK_REFUSED, now=house.wall(), reason=leave.words)
         await self.happen(service, rollout, event, seen)
 
     async def _say_lost(self, service: str, rollout: Rollout) -> None:
@@ -230,11 +254,34 @@ class Clerk:
         why = f"{LOST}: another judge begins while rollout {rollout.id} is {rollout.phase.value}"
         await self._house.record(Decision(what="guard", who=GUARD, service=service, why=why))
 
-    async def _refused(self, service: str, outcome: Outcome) -> str | None:
-        """What the blocking hooks have against a move that is about to be made."""
-        if not outcome.hook:
+    async def _leave(self, service: str, rollout: Rollout, outcome: Outcome) -> _Leave | None:
+        """What the blocking hooks say to the move into a step; None while they are being asked.
+
+        They may take their time, and a release that fails meanwhile must not have it too.
+        """
+        at = (rollout.id, rollout.step)
+        leave = self._leaves.get(service)
+        if leave is None or leave.at != at:
+            leave = self._leaves[service] = _Leave(at)
+            asking = self._ask(service, outcome, leave)
+            spawn(asking, name=f"hooks {service}", report=_report)
+        if not leave.is_given:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AT_ONCE_S):
+                    await leave.answered.wait()
+        if not leave.is_given:
             return None
-        return await self._house.leave(service, outcome.hook, outcome.rollout)
+        del self._leaves[service]
+        return leave
+
+    async def _ask(self, service: str, outcome: Outcome, leave: _Leave) -> None:
+        try:
+            leave.words = await self._house.leave(service, outcome.hook, outcome.rollout)
+        except Exception as error:
+            leave.words = f"the hooks could not be asked: {error}"
+            raise
+        finally:
+            leave.answered.set()
 
     def _tape(self, service: str, rollout: Rollout, seen: Seen, knobs: Knobs) -> None:
         mark = self._marks.pop(service, Mark.NONE)
