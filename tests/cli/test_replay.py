@@ -16,7 +16,7 @@ from proxy.control.guard.tape import Mark, Taped
 from proxy.control.guard.ticks import Row
 from proxy.control.rollout.machine import Phase
 from proxy.control.store import Store, Write
-from proxy.policy.judge import Call, Counts, Judge, Knobs, Tick
+from proxy.policy.judge import Call, Counts, Judge, Knobs, Sides, Tick
 
 Turnout = Callable[..., Any]
 BEGAN = 1_700_000_000.0
@@ -24,7 +24,7 @@ BEGAN = 1_700_000_000.0
 
 def recorded(rollout: int, *, errors_every: int, mode: str = "enforce") -> list[Row]:
     """Half a minute at 5 %, then at 50 % with errors on the candidate every so many seconds."""
-    judge, rows = Judge(), []
+    judge, rows = Judge(sides=Sides(candidate="green", active="blue")), []
     for second in range(1, 121):
         step = int(second > 30)
         mark = Mark.STEP if second in {1, 31} else Mark.NONE
@@ -89,7 +89,7 @@ def test_the_last_rollout_is_judged_again_and_told_in_words(turnout: Turnout, st
     assert head == "rollout 2 of shop to green (v42): 2m recorded."
     assert would.startswith("would have rolled back ")
     assert " after the start of step 2 (50 %), at " in would
-    assert ": errors: candidate " in would
+    assert ": errors: green " in would
     assert truth.removeprefix("in truth the judge said FAIL ") == would.removeprefix(
         "would have rolled back "
     )

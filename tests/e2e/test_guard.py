@@ -160,7 +160,7 @@ async def test_the_decision_says_why_with_the_numbers(trial: Trial) -> None:
     )
     assert decision["who"] == "guard"
     assert decision["why"] == view["rollout"]["reason"] == view["lockout"]["reason"]
-    assert re.search(r"candidate [0-9,]+ of [0-9,]+ \(.* %\), active 0 of", decision["why"])
+    assert re.search(r"green [0-9,]+ of [0-9,]+ \(.* %\), blue 0 of", decision["why"])
     assert decision["numbers"]["verdict"] == "FAIL"
     (failing,) = [each for each in decision["numbers"]["tests"] if each["name"] == "errors"]
     assert failing["bar"] > 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from proxy.control.guard.tape import Mark, Taped
 from proxy.control.guard.watch import LEVEL_PART
 from proxy.control.rollout.machine import Phase
-from proxy.policy.judge import Call, Judge, Knobs, Test, Tick, Verdict
+from proxy.policy.judge import Call, Judge, Knobs, Sides, Test, Tick, Verdict
 from proxy.policy.judge.record import Record
 
 Ticks = Sequence[tuple[float, Taped]]
@@ -64,9 +64,10 @@ class Replayed:
 class _Player:
     """A judge, and what it has to be told as the rollout goes."""
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, knobs: Knobs, sides: Sides) -> None:
         self._knobs = knobs
-        self._judge = Judge(knobs)
+        self._sides = sides
+        self._judge = Judge(knobs, sides)
         self._record = Record()
         self._is_at_record = False
         self.has_failed = False
@@ -81,7 +82,8 @@ class _Player:
         # Back at 100 % from a question to the old pool, another judge begins as well.
         is_back = each.phase is Phase.PROMOTED and self._is_at_record
         if self.has_failed and (each.mark is Mark.ANEW or is_back):
-            self._knobs, self._judge, self.has_failed = knobs, Judge(knobs), False
+            self._judge = Judge(knobs, self._sides)
+            self._knobs, self.has_failed = knobs, False
             if each.phase is Phase.PROMOTED:
                 self._begin_record()
         elif each.phase is Phase.PROMOTED and not self._is_at_record:
@@ -114,7 +116,7 @@ def replay(ticks: Ticks, knobs_for: Callable[[Knobs], Knobs] = lambda then: then
     for at, each in ticks:
         knobs = knobs_for(each.knobs)
         if player is None:
-            player = _Player(knobs)
+            player = _Player(knobs, Sides(candidate=each.candidate, active=each.old))
             done.missed_s = max(0.0, each.tick.at_s - each.tick.length_s)
         if each.mark is not Mark.NONE:
             step_s = done.recorded_s

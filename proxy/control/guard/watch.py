@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from proxy.control.guard import counts
 from proxy.control.rollout.machine import Judged, Phase, Rollout
-from proxy.policy.judge import Call, Counts, Judge, Knobs, Tick, Verdict
+from proxy.policy.judge import Call, Counts, Judge, Knobs, Sides, Tick, Verdict
 from proxy.policy.judge.ask import Reply, reply
 from proxy.policy.judge.record import Record
 
@@ -47,17 +48,24 @@ class Seen:
     """Requests and errors of the candidate and of the old pool since this judge began."""
 
 
+def sides(rollout: Rollout, since: float) -> Sides:
+    """The pools by their names, and the time of day from which they are compared (wall seconds)."""
+    clock = datetime.fromtimestamp(since, UTC).strftime("%H:%M:%S UTC")
+    return Sides(candidate=rollout.candidate, active=rollout.old, since=clock)
+
+
 class Watch:
     def __init__(self, rollout: Rollout, knobs: Knobs, read: Read, now: float) -> None:
         # fixed
         self.rollout_id = rollout.id
         self.old = rollout.old
         self._candidate = rollout.candidate
+        self._sides = sides(rollout, rollout.began_at)
         self._read = read
         self.knobs = knobs
         self._began = now
         # since the rollout began
-        self.judge = Judge(knobs)
+        self.judge = Judge(knobs, self._sides)
         self.record = Record()
         self.is_evidence_lost = False
         self._is_at_record = False
@@ -92,7 +100,8 @@ class Watch:
     def begin_anew(self, rollout: Rollout, knobs: Knobs) -> None:
         """Another judge, which knows of no evidence: a person overruled the one before."""
         self.knobs, self._asked = knobs, None
-        self.judge = Judge(knobs)
+        self._sides = sides(rollout, rollout.phase_at)
+        self.judge = Judge(knobs, self._sides)
         self._totals = (0, 0, 0, 0)
         if rollout.phase is not Phase.PROMOTED:
             return
@@ -190,7 +199,7 @@ class Watch:
             if saved["rollout"] != self.rollout_id:
                 raise ValueError("the judge's state of another rollout")
             knobs = _knobs(saved["knobs"])  # those it began with, whatever the file says now
-            judge = Judge.restored(saved["judge"], knobs)
+            judge = Judge.restored(saved["judge"], knobs, self._sides)
             rows: Sequence[Any] = saved["record"]
             self.record.load(list(rows))
             self._is_at_record = bool(saved["is_at_record"])

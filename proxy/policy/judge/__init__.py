@@ -7,6 +7,6 @@ takes its place when the candidate has everything. docs/judge.md explains both.
 from proxy.policy.judge.judge import Judge
 from proxy.policy.judge.knobs import Knobs
 from proxy.policy.judge.tick import BUCKETS, Counts, Tick
-from proxy.policy.judge.verdict import Call, Test, Verdict
+from proxy.policy.judge.verdict import Call, Sides, Test, Verdict
 
-__all__ = ["BUCKETS", "Call", "Counts", "Judge", "Knobs", "Test", "Tick", "Verdict"]
+__all__ = ["BUCKETS", "Call", "Counts", "Judge", "Knobs", "Sides", "Test", "Tick", "Verdict"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.policy.judge.evidence import divergence
 from proxy.policy.judge.knobs import HARD_DOWN
-from proxy.policy.judge.verdict import share_in_words
+from proxy.policy.judge.verdict import Sides, share_in_words
 
 CLEARLY = 11.5
 """Nats: about 1e-5."""
@@ -70,7 +70,8 @@ class Window:
 
 
 class Guards:
-    def __init__(self, hard_rate: float, min_requests: int) -> None:
+    def __init__(self, hard_rate: float, min_requests: int, sides: Sides | None = None) -> None:
+        self._sides = sides or Sides()
         self._hard_rate = hard_rate
         self._min_requests = min_requests
         self._windows = [Window(length_s) for length_s in WINDOWS_S]
@@ -116,8 +117,13 @@ class Guards:
     def degraded_in_words(self) -> str:
         _, _, requests, errors = self._windows[-1].sums
         return (
-            f"the active pool itself failed {share_in_words(errors, requests)} in the last minute"
+            f"{self._named(self._sides.active)} itself failed {share_in_words(errors, requests)}"
+            " in the last minute"
         )
+
+    @staticmethod
+    def _named(name: str) -> str:
+        return "the active pool" if name == "active" else name
 
     def _down(self, row: Row, requests: int, errors: int) -> tuple[str, str] | None:
         _, _, credited, active_requests, active_errors = row
@@ -140,7 +146,7 @@ class Guards:
         beside = share_in_words(run[2], run[1])
         return (
             "guard: down",
-            f"every request failed, {run[0]:.0f} in a row; active {beside} meanwhile",
+            f"every request failed, {run[0]:.0f} in a row; {self._sides.active} {beside} meanwhile",
         )
 
     def _rate(self) -> tuple[str, str] | None:
@@ -152,8 +158,8 @@ class Guards:
                 and is_clearly_better(window.sums, is_longest=window is self._windows[-1])
             ):
                 return "guard: rate", (
-                    f"candidate {share_in_words(errors, requests)}, "
-                    f"active {share_in_words(active_errors, active_requests)} "
+                    f"{self._sides.candidate} {share_in_words(errors, requests)}, "
+                    f"{self._sides.active} {share_in_words(active_errors, active_requests)} "
                     f"in the last {window.length_s:.0f} s"
                 )
         return None

@@ -13,7 +13,7 @@ from proxy.policy.judge.knobs import Knobs
 from proxy.policy.judge.latency import Latency
 from proxy.policy.judge.record import AgainstRecord
 from proxy.policy.judge.tick import Counts, Tick
-from proxy.policy.judge.verdict import Call, Test, Verdict, share_in_words
+from proxy.policy.judge.verdict import Call, Sides, Test, Verdict, share_in_words
 from proxy.policy.judge.wealth import TwoSpeeds, Wealth
 
 FORMAT = 1
@@ -28,8 +28,9 @@ class Judge:
     A FAIL is latched. All shares are of first attempts.
     """
 
-    def __init__(self, knobs: Knobs | None = None) -> None:
+    def __init__(self, knobs: Knobs | None = None, sides: Sides | None = None) -> None:
         self._knobs = knobs = knobs or Knobs()
+        self._sides = sides or Sides()
         # half of the false-alarm budget for errors, a quarter each for latency and 4xx
         self._bar_errors = log(2.0 / knobs.false_alarm)
         self._bar_quarter = log(4.0 / knobs.false_alarm)
@@ -42,7 +43,7 @@ class Judge:
         self._refused = Wealth(len(constants.REFUSED), constants.CAP_MILD)
         self._passes = Wealth(len(constants.PASSES))
         self._latency = Latency(knobs)
-        self._guards = Guards(knobs.hard_rate, knobs.min_requests)
+        self._guards = Guards(knobs.hard_rate, knobs.min_requests, self._sides)
         # single clients: strict on the candidate, loose on the active pool
         self._credit = Credit(1.0, 3.0)
         self._active_credit = Credit(5.0, 4.0, 3.0)
@@ -283,9 +284,15 @@ class Judge:
     def _shares_in_words(self) -> str:
         requests, errors, active_requests, active_errors = self._seen
         return (
-            f"errors: candidate {share_in_words(errors, requests)}, "
-            f"active {share_in_words(active_errors, active_requests)}"
+            f"errors: {self._sides.candidate} {share_in_words(errors, requests)}, "
+            f"{self._sides.active} {share_in_words(active_errors, active_requests)}{self._since()}"
         )
+
+    def _before(self) -> str:
+        return "the pool before it" if self._sides.active == "active" else self._sides.active
+
+    def _since(self) -> str:
+        return f" since {self._sides.since}" if self._sides.since else ""
 
     def _in_words(self, test: Test) -> str:
         part = 2 if test.name == "errors" else 4
@@ -297,8 +304,9 @@ class Judge:
             requests, errors = self._seen[:2]
             share = 100.0 * self._record.highest
             return (
-                f"errors: {share_in_words(errors, requests)}, where the pool before it "
-                f"would have had {share:.2g} % at most; {numbers}"
+                f"errors: {self._sides.candidate} {share_in_words(errors, requests)}"
+                f"{self._since()}, where {self._before()} would have had {share:.2g} % at most;"
+                f" {numbers}"
             )
         return f"{test.name}: {numbers}"
 
@@ -323,9 +331,9 @@ class Judge:
         }
 
     @classmethod
-    def restored(cls, saved: dict[str, Any], knobs: Knobs) -> Judge:
+    def restored(cls, saved: dict[str, Any], knobs: Knobs, sides: Sides | None = None) -> Judge:
         """A judge that goes on from what `save` gave; ValueError when it cannot be read."""
-        judge = cls(knobs)
+        judge = cls(knobs, sides)
         if saved.get("format") != FORMAT:
             raise ValueError(f"a judge's state of format {saved.get('format')}, expected {FORMAT}")
         try:

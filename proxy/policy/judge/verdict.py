@@ -14,6 +14,16 @@ class Call(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What people call the two pools, and since when they are compared."""
+
+    candidate: str = "candidate"
+    active: str = "active"
+    since: str = ""
+    """Such as `14:02:10 UTC`; empty: not said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
     """One of the tests as it stands: it turns back when `evidence` (in nats) reaches `bar`."""
 
