@@ -28,7 +28,7 @@ demo: $(STAMP)  ## see it: a good release, a bad one turned back, an outage held
 	$(BIN)/turnout demo
 
 test: $(STAMP)  ## every test, the end-to-end ones too
-	$(PYTEST) -q -n auto --maxprocesses 4
+	$(PYTEST) -q -n auto --maxprocesses 4 --dist worksteal
 
 soak: $(STAMP)  ## an hour (SOAK_S seconds) of trouble under load, beside nginx and HAProxy; SEED=... repeats one
 	$(BIN)/python benchmarks/chaos.py --seconds $(SOAK_S) --report-every 60 $(if $(SEED),--seed $(SEED))
