@@ -75,7 +75,9 @@ async def test_two_endpoints_killed_in_quick_turns_under_load_cost_no_get(
             await asyncio.to_thread(endpoint.start_again)
             await load.more(200)
     assert load.failures == []
-    assert _retries(turnout, "retried") > 0
+    # Which of the three it takes is a matter of the moment at which each one died.
+    ways = ("retried", "passed_over", "stale_connection")
+    assert sum(_retries(turnout, way) for way in ways) > 0
 
 
 async def test_an_endpoint_that_fails_at_once_under_load_costs_no_get(
