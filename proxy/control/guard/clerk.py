@@ -335,6 +335,7 @@ class Clerk:
         return seen.verdict.reason.removeprefix("guard: ")
 
     async def _look_if_ready(self, service: str, rollout: Rollout, now: float) -> None:
+        self._seen.pop(service, None)  # of the rollout before
         is_ready, words = await self._house.readiness(service, rollout)
         if is_ready:
             if refused := await self._house.leave(service, "started", rollout):
@@ -387,6 +388,7 @@ class Clerk:
         if watch is not None and watch.rollout_id == rollout.id:
             return watch
         house = self._house
+        self._seen.pop(service, None)  # of the rollout before
         watch = Watch(
             rollout,
             house.rules(service).knobs,
