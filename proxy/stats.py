@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 BLOCK_WORDS = 2_000_000
 """64-bit words of one worker's memory; it is sparse, only what is touched costs anything."""
@@ -364,9 +364,17 @@ class Totals:
         """Return the memory of the living worker in every slot that has one."""
         return {slot: self._live[worker] for worker, slot in self._slots.items()}
 
+    def slots(self) -> dict[Hashable, int]:
+        """Return the place of every living worker by its name."""
+        return dict(self._slots)
+
+    def of_slots(self, index: int, workers: int) -> list[int]:
+        """Return the living worker's value in every place; nobody has less than nothing."""
+        values = [0] * workers
+        for worker, words in self._live.items():
+            values[self._slots[worker]] += max(0, int(words[index]))
+        return values
+
     def dead(self, index: int, count: int = 1) -> int:
         """Sum of `count` consecutive counters over the workers that are no more."""
         return sum(self._dead.get(i, 0) for i in range(index, index + count))
-
-    def workers(self) -> Iterable[Hashable]:
-        return self._live.keys()

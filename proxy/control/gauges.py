@@ -66,7 +66,7 @@ def is_full(endpoint: Endpoint, limits: Limits, totals: Totals) -> bool:
     """Whether its connections are all in use, and as many requests wait for one as may."""
     if not limits.connections or not limits.pending:
         return False
-    workers = max(1, len(list(totals.workers())))
+    workers = max(1, len(totals.slots()))
     places = workers * max(1, limits.pending // workers)
     return (
         totals.gauge(endpoint.slot + E_PENDING) >= places

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 from proxy.control.setup import Setup
 from proxy.control.slots import SlotBook
 from proxy.policy.shares import Caps
@@ -39,19 +37,6 @@ class HoldShares:
     def _deal(self) -> None:
         for name, most in self._most.items():
             slot = self._book.service(name)
-            used = self._used(slot + S_HELD)
+            used = self._totals.of_slots(slot + S_HELD, self._board.workers)
             shares = self._caps[name].deal(most, used, [0] * len(used))
             self._board.deal(slot, LOT_HELD, shares)
-
-    def _used(self, index: int) -> list[int]:
-        used = [0] * self._board.workers
-        for worker, count in self._totals.each(index).items():
-            used[_slot_of(worker)] += max(0, count)
-        return used
-
-
-def _slot_of(worker: Hashable) -> int:
-    """The slot in a worker's name, which is the slot, or the slot and its generation."""
-    slot = worker[0] if isinstance(worker, tuple) else worker
-    assert isinstance(slot, int), "the process layer names workers so"
-    return slot

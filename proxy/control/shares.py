@@ -140,17 +140,14 @@ class Readings:
 
     def turn(self) -> None:
         """See who is there."""
-        places = {name: _place(name) for name in self._totals.workers()}
+        places = self._totals.slots()
         changed = {*places.items()} ^ {*self._places.items()}
         self.restarted = sorted({place for _, place in changed})
         self._places = places
 
     def values(self, index: int) -> list[int]:
         """Return what each has in a word now; nobody has less than nothing."""
-        values = [0] * self._workers
-        for name, value in self._totals.each(index).items():
-            values[self._places.get(name, 0)] += max(0, value)
-        return values
+        return self._totals.of_slots(index, self._workers)
 
     def since(self, index: int) -> list[int]:
         """Return how much each has counted in a word since this was last asked."""
@@ -217,11 +214,3 @@ class AdaptivePool:
     def _read_bins(self, read: Readings) -> list[int]:
         first = self._slot + stats.P_DURATION_BINS
         return [sum(read.since(first + index)) for index in range(stats.BINS)]
-
-
-def _place(name: Hashable) -> int:
-    """A worker is named by its place and its generation; in tests by its place alone."""
-    match name:
-        case (int(place), int()) | int(place):
-            return place
-    raise TypeError(f"{name!r} names no worker")

@@ -26,7 +26,7 @@ class Bench:
         self.totals = Totals()
         self.words = [memoryview(bytearray(WORDS * 8)).cast("q") for _ in range(2)]
         for place, words in enumerate(self.words):
-            self.totals.add((place, 1), words)
+            self.totals.add((place, 1), words, place)
         self.board = Board(memoryview(bytearray(WORDS * 8)).cast("q"), 2)
         self.shares = Shares(self.totals, self.board)
         self.now = 1000.0
@@ -60,7 +60,7 @@ class Bench:
         self.totals.retire((place, 1), WORDS)
         self.beat()
         self.words[place] = memoryview(bytearray(WORDS * 8)).cast("q")
-        self.totals.add((place, 2), self.words[place])
+        self.totals.add((place, 2), self.words[place], place)
         return self.words[place]
 
 

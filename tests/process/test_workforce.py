@@ -35,7 +35,7 @@ async def test_a_change_returns_when_every_worker_serves_it(crew: Crew) -> None:
         assert all(worker.up for worker in workers)
         assert (await crew.get()).startswith(b"HTTP/1.1 200")
     assert len({worker.pid for worker in workers}) == 2
-    assert crew.force.totals.each(stats.W_REVISION).keys() == set(crew.force.totals.workers())
+    assert crew.force.totals.each(stats.W_REVISION).keys() == set(crew.force.totals.slots())
 
 
 async def test_a_killed_worker_is_replaced_and_its_counts_stay(crew: Crew, until: Until) -> None:
