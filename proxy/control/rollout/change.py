@@ -60,7 +60,7 @@ def check_start(state: ServiceState, to: str, author: Author, *, force: bool) ->
     if to == state.in_charge:
         raise Refused(f"{to} is the active pool of {state.name} already")
     if not state.usable(to):
-        raise Refused(f"{to} has no endpoint that could take traffic")
+        raise Refused(f"{to} has no endpoint that could take traffic (turnout deploy fills it)")
     if not force:
         check_lockout(state, to, author.at)
 
