@@ -128,6 +128,17 @@ async def test_every_snapshot_the_workers_get_sums_to_the_whole(world: World) ->
         assert sum(pool.weight for pool in shop.pools) == 10_000
 
 
+async def test_the_old_pools_record_outlives_a_switch_that_was_turned_back(world: World) -> None:
+    controller = await begun(world)
+    await world.tick(20, blue=(100, 0))
+    for _ in range(2):
+        await controller.switch("shop", "green", who="ann")
+        await world.tick(2, **AT_ALL)
+        assert "record" in {each["name"] for each in world.view("guard")["tests"]}
+        await controller.rollback("shop", who="ann")
+        await world.tick()
+
+
 # ---- it does not ----
 
 

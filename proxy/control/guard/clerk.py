@@ -433,7 +433,8 @@ class Clerk:
         if watch is None:
             return
         self._house.patience(service, 0.0, 0.0)
-        if service not in self._records and service in self._house.states():
+        state = self._house.states().get(service)
+        if state is not None and state.in_charge == watch.old:  # else the candidate's goes on
             requests, errors = self._house.outcomes(service, watch.old)
             now = self._house.monotonic()
             self._records[service] = _Kept(watch.old, watch.record, now, requests, errors)
