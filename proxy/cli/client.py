@@ -187,8 +187,6 @@ def _sentences(answer: Answer) -> tuple[str, tuple[str, ...]]:
     sentence = problem.get("detail") or problem.get("title") or f"status {answer.status}"
     errors = problem.get("errors")
     details = tuple(str(error) for error in errors) if isinstance(errors, list) else ()
-    if details == (sentence,):  # said once
-        details = ()
     return str(sentence) + _next_step(answer.status), details
 
 

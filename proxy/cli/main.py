@@ -133,8 +133,9 @@ def _usage(error: click.UsageError) -> int:
 
 def _complain(sentence: str, details: tuple[str, ...] = ()) -> None:
     click.echo(f"turnout: {sentence}", err=True)
-    for line in details:
-        click.echo(f"  {line}", err=True)
+    if details != (sentence,):  # the only detail may be all that is said
+        for line in details:
+            click.echo(f"  {line}", err=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from proxy.cli.address import parse_address
 from proxy.cli.client import (
     CHANGE_TIMEOUT_S,
     AdminClient,
-    Answer,
     RefusedError,
     actor,
     service_path,
@@ -169,10 +168,3 @@ def test_another_program_on_that_port_is_not_taken_for_turnout(
     with pytest.raises(CommandError) as caught:
         client(talker(greeting)).get("/v1/status", timeout_s=5)
     assert caught.value.code == ExitCode.UNREACHABLE
-
-
-def test_a_sentence_that_is_its_only_error_is_said_once() -> None:
-    body = {"detail": "ttl: empty", "errors": ["ttl: empty"]}
-    assert RefusedError(Answer(422, b"", body)).details == ()
-    body = {"detail": "2 errors", "errors": ["ttl: empty", "reason: empty"]}
-    assert RefusedError(Answer(422, b"", body)).details == ("ttl: empty", "reason: empty")

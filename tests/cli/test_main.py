@@ -16,6 +16,7 @@ from proxy.cli.main import VERBS, VerbGroup
 HEAVY = {"aiohttp", "uvloop", "pydantic", "yaml", "yamlcore", "asyncio", "httptools", "watchfiles"}
 
 Turnout = Callable[..., Any]
+Build = Callable[..., Any]
 
 
 def imported_by(*argv: str) -> set[str]:
@@ -136,3 +137,10 @@ def test_a_terminal_without_utf8_breaks_no_verb(admin: Any, status_view: Turnout
     )
     assert done.returncode == 0
     assert b"Turnout 0.1.0 ? up 2h5m" in done.stdout
+
+
+def test_an_error_that_is_alone_is_said_once(admin: Any, turnout: Turnout, refusal: Build) -> None:
+    body = refusal(422, "ttl: is empty", errors=["ttl: is empty"])
+    admin.set("POST /v1/services/shop/hold", 422, body)
+    ran = turnout("hold", "shop")
+    assert (ran.code, ran.err) == (2, "turnout: ttl: is empty\n")
