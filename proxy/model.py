@@ -41,6 +41,27 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate with its chain, and its key, both as PEM."""
+
+    chain: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTls:
+    """How TLS is spoken to the endpoints of a pool."""
+
+    verify: bool = True
+    ca: str = ""
+    """PEM; empty = what the system trusts."""
+    server_name: str = ""
+    """Empty = the host in the endpoint's address."""
+    certificate: Certificate | None = None
+    """Shown to endpoints that ask for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One address of a pool. A removed endpoint stays listed, draining, until it is empty."""
 
@@ -63,6 +84,7 @@ class Pool:
     """Sticky cookies that name this pool with another epoch are void."""
     slot: int = 0
     drain: Drain | None = None
+    tls: PoolTls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,26 @@ class Route:
     host: str | None = None
     """Lower case, without port: exact, `*.example.com`, or None for any."""
     path: str = "/"
+    strip_prefix: bool = False
+    """The endpoint gets the target without `path`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderRules:
+    """What is done to every head: first removed, then set."""
+
+    set: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Names and values."""
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """An HTML page for answers of our own."""
+
+    status: int
+    """0 = for every status that has no page of its own."""
+    html: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +227,29 @@ class Service:
     health_path: str = ""
     """Path of its health checks, which is answered during a hold; empty = it has none."""
     hold: Hold | None = None
+    request_headers: HeaderRules = HeaderRules()
+    response_headers: HeaderRules = HeaderRules()
+    pages: tuple[Page, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerTls:
+    certificates: tuple[Certificate, ...]
+    """The first is for clients that ask for no name, or for another one."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    client_ca: str = ""
+    """PEM; empty = clients are not asked for a certificate."""
+    client_auth: Literal["required", "optional"] = "required"
+    hsts: str = ""
+    """Value of Strict-Transport-Security; empty = it is not sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Where a listener sends everybody: the same host and target, by https."""
+
+    port: int = 443
+    status: int = 308
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +263,11 @@ class Listener:
     max_headers: int = 100
     max_connections: int = 0
     """Over all workers; 0 = as many as descriptors allow."""
+    max_per_client: int = 0
+    """Connections from one address, over all workers; 0 = no limit."""
+    tls: ListenerTls | None = None
+    proxy_protocol: bool = False
+    redirect: Redirect | None = None
     slot: int = 0
 
 

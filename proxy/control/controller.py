@@ -22,6 +22,7 @@ from proxy import __version__
 from proxy.clock import Clock, SystemClock
 from proxy.control import drains, given, hold, verbs, views
 from proxy.control.checkup import Checkup
+from proxy.control.config import files
 from proxy.control.config.load import Loaded, load_file, load_text
 from proxy.control.config.problem import ConfigInvalid
 from proxy.control.config.schema import Config
@@ -124,6 +125,7 @@ class Controller:
         self._started = self._clock.monotonic()
         self._loaded_at = self._started_at
         self._load_errors: list[str] = []
+        self._files = tuple(files.named(self.config))  # watched: those in force, and those meant
         self._is_stopping = False
 
     # ---- life ----
@@ -141,8 +143,12 @@ class Controller:
         guard = self.rollouts.clerk.run()
         self._background.append(spawn(guard, name="control guard", report=_report))
         if self._watch_file:
-            path, seen = Path(self._loaded.path), self._loaded.sha256
-            watch = ConfigWatch(path, seen, self._file_changed)
+            watch = ConfigWatch(
+                Path(self._loaded.path),
+                self._loaded.fingerprint,
+                lambda: files.fingerprint(self._loaded.path, self._files),
+                self._file_changed,
+            )
             self._background.append(spawn(watch.run(), name="config watch", report=_report))
 
     async def stop(self) -> None:
@@ -202,7 +208,7 @@ class Controller:
 
     def check_text(self, text: str) -> list[str]:
         try:
-            load_text(text, "body", self._environ)
+            load_text(text, "body", self._environ, base=self._loaded.files.base)
         except ConfigInvalid as invalid:
             return [str(problem) for problem in invalid.problems]
         return []
@@ -630,6 +636,7 @@ class Controller:
         try:
             loaded = await asyncio.to_thread(load_file, self._loaded.path, self._environ)
         except ConfigInvalid as invalid:
+            self._files = (*invalid.names, *files.named(self.config))
             return self._not_reloaded(who, [str(problem) for problem in invalid.problems])
         if fixed := fixed_keys_changed(self.config, loaded.config):
             return self._not_reloaded(who, [f"{loaded.path}: {each}" for each in fixed])
@@ -650,6 +657,7 @@ class Controller:
             self._ledger.note_loaded(step)
         for name in refilled(setup.states, step.setup.states):
             self.rollouts.clerk.disturbed(name)
+        self._files = tuple(files.named(loaded.config))
         self._loaded_at = self._clock.wall()
         self._load_errors = []
         self._upkeep.wake()
@@ -672,12 +680,12 @@ class Controller:
             "changes": changes or [],
         }
 
-    async def _file_changed(self) -> bool:
+    async def _file_changed(self, found: str) -> str | None:
         try:
-            await self.reload(who="file")
+            view = await self.reload(who="file")
         except Refusal:
-            return False  # it is logged and visible; the watch asks again later
-        return True
+            return None  # it is logged and visible; the watch asks again later
+        return self._loaded.fingerprint if view["applied"] else found
 
     # ---- small questions ----
 

@@ -143,6 +143,7 @@ class Ledger:
                 setup.states,
                 setup.rings,
                 self.book,
+                files=setup.loaded.files,
                 revision=setup.revision,
                 now=self.now(),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from proxy.control import hold, reconcile, verbs
@@ -63,6 +64,7 @@ def adopt(setup: Setup, loaded: Loaded, around: Circumstances) -> Step:
     old, new = setup.loaded.config, loaded.config
     states: dict[str, ServiceState] = {}
     decisions = list(_changed_keys(None, old, new, _LIVE))
+    decisions += _changed_files(setup.loaded, loaded)
     touched = set()
     for name, state in setup.states.items():
         if name not in new.services:
@@ -219,6 +221,22 @@ def _rings(setup: Setup, new: Config, around: Circumstances) -> dict[str, Ring]:
             now=around.now,
         )
     return rings
+
+
+def _changed_files(old: Loaded, new: Loaded) -> Iterator[Decision]:
+    """Files that are named as before, and hold something else now."""
+    was, is_now = old.files.contents, new.files.contents
+    for name in sorted(set(was) & set(is_now)):
+        if was[name] != is_now[name]:
+            yield Decision(
+                what="reload",
+                who=reconcile.BY_FILE,
+                service=None,
+                before=f"sha256 {sha256(was[name]).hexdigest()[:16]}",
+                after=f"sha256 {sha256(is_now[name]).hexdigest()[:16]}",
+                why=f"the file {name} changed",
+                numbers={"key": name},
+            )
 
 
 def _changed_service(name: str, old: ServiceConfig, new: ServiceConfig) -> Iterator[Decision]:

@@ -8,28 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from proxy.control.config.files import Files
 from proxy.control.config.schema import (
     Config,
+    HstsConfig,
     ListenerConfig,
     PreviewConfig,
+    RedirectConfig,
     RetryConfig,
     ServiceConfig,
     ServiceLimits,
     StickyConfig,
 )
+from proxy.control.config.schema import HeaderRules as HeaderRulesConfig
+from proxy.control.config.schema import ListenerTls as ListenerTlsConfig
 from proxy.control.keys import Ring, Rings, hex_keys
 from proxy.control.slots import SlotBook
 from proxy.control.state import Draining, Holding, ServiceState
 from proxy.model import (
     AccessLog,
+    Certificate,
     Drain,
     Endpoint,
+    HeaderRules,
     Hold,
     Limits,
     Listener,
+    ListenerTls,
+    Page,
     Pool,
+    PoolTls,
     Preview,
+    Redirect,
     Retries,
     Route,
     Service,
@@ -37,6 +49,8 @@ from proxy.model import (
     Sticky,
     Timeouts,
 )
+
+NO_FILES = Files()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,14 @@ class Moment:
         return self.wall + (monotonic - self.monotonic)
 
 
+class Ground(NamedTuple):
+    """What every part of a snapshot may be built from."""
+
+    files: Files
+    book: SlotBook
+    now: Moment
+
+
 def build(
     config: Config,
     services: Mapping[str, ServiceConfig],
@@ -60,22 +82,24 @@ def build(
     rings: Rings,
     book: SlotBook,
     *,
+    files: Files = NO_FILES,
     revision: int,
     now: Moment,
 ) -> Snapshot:
     """Build the snapshot; `services` has those of the file and those that are still leaving."""
+    ground = Ground(files, book, now)
     return Snapshot(
         revision=revision,
-        listeners=tuple(_listener(each, book) for each in config.listeners),
+        listeners=tuple(_listener(each, ground) for each in config.listeners),
         services=tuple(
-            _service(services[name], states[name], rings.get(name, ()), book, now)
+            _service(services[name], states[name], rings.get(name, ()), ground)
             for name in sorted(states)
         ),
         access_log=AccessLog(path=config.access_log.path, format=config.access_log.format),
     )
 
 
-def _listener(listener: ListenerConfig, book: SlotBook) -> Listener:
+def _listener(listener: ListenerConfig, ground: Ground) -> Listener:
     return Listener(
         bind=listener.bind,
         trusted_proxies=listener.trusted_proxies,
@@ -84,21 +108,92 @@ def _listener(listener: ListenerConfig, book: SlotBook) -> Listener:
         max_header=listener.limits.max_header,
         max_headers=listener.limits.max_headers,
         max_connections=listener.limits.max_connections,
-        slot=book.listener(listener.bind),
+        max_per_client=listener.limits.max_connections_per_client,
+        tls=_listener_tls(listener.tls, ground.files),
+        proxy_protocol=listener.proxy_protocol,
+        redirect=_redirect(listener.redirect),
+        slot=ground.book.listener(listener.bind),
     )
 
 
-def _service(
-    service: ServiceConfig, state: ServiceState, ring: Ring, book: SlotBook, now: Moment
-) -> Service:
+def _redirect(redirect: RedirectConfig | None) -> Redirect | None:
+    return None if redirect is None else Redirect(port=redirect.port, status=redirect.status)
+
+
+def _listener_tls(tls: ListenerTlsConfig | None, files: Files) -> ListenerTls | None:
+    if tls is None:
+        return None
+    return ListenerTls(
+        certificates=tuple(
+            Certificate(chain=files.text(each.cert), key=files.text(each.key))
+            for each in tls.certificates
+        ),
+        min_version=tls.min_version,
+        client_ca=files.text(tls.client_ca),
+        client_auth=tls.client_auth,
+        hsts=_hsts(tls.hsts),
+    )
+
+
+def _hsts(hsts: HstsConfig | None) -> str:
+    """The header's value (RFC 6797 section 6.1)."""
+    if hsts is None:
+        return ""
+    parts = [f"max-age={int(hsts.max_age)}"]
+    parts += ["includeSubDomains"] if hsts.include_subdomains else []
+    parts += ["preload"] if hsts.preload else []
+    return "; ".join(parts)
+
+
+def _pool_tls(
+    service: ServiceConfig, state: ServiceState, pool: str, files: Files
+) -> PoolTls | None:
+    """How TLS is spoken to a pool; one that is leaving is not connected to any more."""
+    tls = service.pools[pool].tls if pool in service.pools and not state.is_removed else None
+    if tls is None:
+        return None
+    return PoolTls(
+        verify=tls.verify,
+        ca=files.text(tls.ca),
+        server_name=tls.server_name or "",
+        certificate=Certificate(chain=files.text(tls.cert), key=files.text(tls.key))
+        if tls.cert and tls.key
+        else None,
+    )
+
+
+def _rules(rules: HeaderRulesConfig) -> HeaderRules:
+    return HeaderRules(
+        set=tuple((name, value.get_secret_value()) for name, value in rules.set.items()),
+        remove=rules.remove,
+    )
+
+
+def _pages(service: ServiceConfig, files: Files) -> tuple[Page, ...]:
+    """Pages by what their files are called: `502.html`, and `error.html` for all others."""
+    if service.errors is None:
+        return ()
+    found = files.pages(service.errors.page)
+    return tuple(
+        Page(status=int(name[:-5]) if name[:-5].isdecimal() else 0, html=html)
+        for name, html in found.items()
+    )
+
+
+def _service(service: ServiceConfig, state: ServiceState, ring: Ring, ground: Ground) -> Service:
     routes = () if state.is_removed else service.routes
+    now, files = ground.now, ground.files
     pools = sorted({*state.pools, *state.leaving})
     return Service(
         name=state.name,
-        routes=tuple(Route(host=each.host, path=each.path) for each in routes),
-        pools=tuple(_pool(state, pool, book, now) for pool in pools),
+        routes=tuple(
+            Route(host=each.host, path=each.path, strip_prefix=each.strip_prefix) for each in routes
+        ),
+        pools=tuple(
+            _pool(state, pool, _pool_tls(service, state, pool, files), ground) for pool in pools
+        ),
         active=state.in_charge,
-        slot=book.service(state.name),
+        slot=ground.book.service(state.name),
         offset=state.offset,
         sticky=_sticky(service.sticky, ring, now),
         preview=_preview(service.preview),
@@ -115,6 +210,9 @@ def _service(
         expose_pool=service.headers.expose_pool,
         health_path=_health_path(service),
         hold=_hold(state.hold, now),
+        request_headers=_rules(service.headers.request),
+        response_headers=_rules(service.headers.response),
+        pages=() if state.is_removed else _pages(service, files),
     )
 
 
@@ -130,7 +228,8 @@ def _hold(holding: Holding | None, now: Moment) -> Hold | None:
     )
 
 
-def _pool(state: ServiceState, pool: str, book: SlotBook, now: Moment) -> Pool:
+def _pool(state: ServiceState, pool: str, tls: PoolTls | None, ground: Ground) -> Pool:
+    book, now = ground.book, ground.now
     share = state.shares.get(pool, 0)
     drain = state.pool_drains.get(pool)
     return Pool(
@@ -142,6 +241,7 @@ def _pool(state: ServiceState, pool: str, book: SlotBook, now: Moment) -> Pool:
         slot=book.pool(state.name, pool),
         # Weight zero keeps traffic away by itself: an ended drain has nothing left to say there.
         drain=_drain(drain, now) if drain and (drain.is_running or share) else None,
+        tls=tls,
     )
 
 

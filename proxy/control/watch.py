@@ -1,14 +1,14 @@
-"""Notices that the configuration file changed: its directory is watched, its content compared.
+"""Notices that the configuration changed: its directory is watched, contents are compared.
 
 Watching the file itself would lose the second atomic rename and every swap of a mounted
 ConfigMap. The content is compared every two seconds as well: for file systems that tell
-nothing, and for a change in the moment before the watch has begun.
+nothing, for a change in the moment before the watch has begun, and for the files that the
+configuration names, such as certificates.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -20,21 +20,24 @@ QUIET_MS = 100
 
 
 class ConfigWatch:
-    """Calls `on_change` whenever the file's content is another than the last one seen.
+    """Calls `on_change` whenever the fingerprint of what is read is another than the last one seen.
 
-    Until `on_change` returns True the content counts as not seen, and is offered again.
+    It is told the new one, and says which one counts as seen from then on; with None nothing was
+    seen, and the change is offered again.
     """
 
     def __init__(
         self,
         path: Path,
-        seen: str | None,
-        on_change: Callable[[], Awaitable[bool]],
+        seen: str,
+        fingerprint: Callable[[], str],
+        on_change: Callable[[str], Awaitable[str | None]],
         *,
         poll_s: float = POLL_S,
     ) -> None:
         self._path = path
         self._seen = seen
+        self._fingerprint = fingerprint
         self._on_change = on_change
         self._poll_s = poll_s
 
@@ -50,9 +53,9 @@ class ConfigWatch:
                 await self._compare()
 
     async def _compare(self) -> None:
-        digest = await asyncio.to_thread(digest_of, self._path)
-        if digest != self._seen:
-            self._seen = digest if await self._on_change() else self._seen
+        found = await asyncio.to_thread(self._fingerprint)
+        if found != self._seen:
+            self._seen = await self._on_change(found) or self._seen
 
     def _ticks(self) -> AsyncIterator[object]:
         return awatch(
@@ -68,11 +71,3 @@ class ConfigWatch:
     def _directories(self) -> set[Path]:
         """Where the file is named, and where it is when its name is a link."""
         return {self._path.parent.absolute(), self._path.resolve().parent}
-
-
-def digest_of(path: Path) -> str | None:
-    """SHA-256 of the content in hex; None when it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None

@@ -65,11 +65,11 @@ async def test_a_reload_the_store_did_not_take_is_visible_and_tried_again(
         world.edit(("9101", "9102"))
         with pytest.raises(Unavailable):
             await controller.reload(who="api")
-        assert await controller._file_changed() is False
+        assert await controller._file_changed("found") is None
         assert "took nothing" in controller.status()["config"]["last_error"]
         other.execute("ROLLBACK")
     finally:
         other.close()
-    assert await controller._file_changed() is True
+    assert await controller._file_changed("found") == controller._loaded.fingerprint
     await until(lambda: world.fleet.pool("green").endpoints[0].address == "127.0.0.1:9102")
     assert controller.status()["config"]["last_error"] is None

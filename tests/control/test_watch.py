@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.control.watch import ConfigWatch, digest_of
+from proxy.control.config.files import fingerprint
+from proxy.control.watch import ConfigWatch
 from proxy.tasks import Report, spawn
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ class Watched:
         self.seen: list[str] = []
         self.takes = True
 
-    async def changed(self) -> bool:
+    async def changed(self, found: str) -> str | None:
         self.seen.append(self.path.read_text() if self.path.exists() else "(gone)")
-        return self.takes
+        return found if self.takes else None
 
-    def start(self, seen: str | None, *, poll_s: float = 30.0) -> asyncio.Task[None]:
-        watch = ConfigWatch(self.path, seen, self.changed, poll_s=poll_s)
+    def print(self) -> str:
+        return fingerprint(str(self.path), ())
+
+    def start(self, seen: str, *, poll_s: float = 30.0) -> asyncio.Task[None]:
+        watch = ConfigWatch(self.path, seen, self.print, self.changed, poll_s=poll_s)
         return spawn(watch.run(), name="watch", report=self._report)
 
     async def until(self, condition: Callable[[list[str]], bool]) -> None:
@@ -42,7 +46,7 @@ async def watched(tmp_path: Path, until: Until, report: Report) -> AsyncIterator
     path = tmp_path / "turnout.yaml"
     path.write_text("one")
     watched = Watched(path, until, report)
-    task = watched.start(digest_of(watched.path))
+    task = watched.start(watched.print())
     await asyncio.sleep(0.2)  # let it begin to watch; whatever comes earlier it compares itself
     yield watched
     task.cancel()
@@ -95,7 +99,7 @@ async def test_a_swap_of_a_mounted_config_map_is_seen(
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "turnout.yaml").symlink_to("..data/turnout.yaml")
     watched = Watched(tmp_path / "turnout.yaml", until, report)
-    task = watched.start(digest_of(watched.path))
+    task = watched.start(watched.print())
     await asyncio.sleep(0.2)
     (tmp_path / "..data_tmp").symlink_to("v2")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
@@ -124,7 +128,7 @@ async def test_content_is_compared_even_where_nothing_can_be_watched(
     path = directory / "turnout.yaml"
     path.write_text("one")
     watched = Watched(path, until, report)
-    digest = digest_of(path)
+    digest = watched.print()
     shutil.rmtree(directory)
     task = watched.start(digest, poll_s=0.05)
     await watched.until(lambda seen: seen == ["(gone)"])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from proxy.control.config import explain
+from proxy.control.config import explain, files
 from proxy.control.config.check import check
 from proxy.control.config.document import Document, Place, Unreadable, decode, read
+from proxy.control.config.files import Files
 from proxy.control.config.problem import ConfigInvalid, Finding, Path, Problem, dotted
 from proxy.control.config.schema import Config, ServiceDefaults
 from proxy.control.config.values import kind_of
@@ -29,6 +30,12 @@ class Loaded:
     path: str
     sha256: str
     text: str
+    files: Files = field(default_factory=Files)
+    """What the files held that it names."""
+
+    @property
+    def fingerprint(self) -> str:
+        return files.joined(self.sha256, self.files.sha256)
 
 
 def load_file(path: str, environ: Mapping[str, str]) -> Loaded:
@@ -38,11 +45,15 @@ def load_file(path: str, environ: Mapping[str, str]) -> Loaded:
         text = decode(raw)
     except Unreadable as error:
         raise ConfigInvalid([_unreadable(path, error)]) from None
-    return replace(load_text(text, path, environ), sha256=hashlib.sha256(raw).hexdigest())
+    loaded = load_text(text, path, environ, base=str(FilePath(path).parent))
+    return replace(loaded, sha256=hashlib.sha256(raw).hexdigest())
 
 
-def load_text(text: str, name: str, environ: Mapping[str, str]) -> Loaded:
-    """Check a text; `name` stands in the problems where a file's path would."""
+def load_text(text: str, name: str, environ: Mapping[str, str], *, base: str = ".") -> Loaded:
+    """Check a text; `name` stands in the problems where a file's path would.
+
+    The files that it names are looked for in the folder `base` first.
+    """
     try:
         document = read(text, environ)
     except Unreadable as error:
@@ -50,8 +61,12 @@ def load_text(text: str, name: str, environ: Mapping[str, str]) -> Loaded:
     config, findings = _validate(document)
     if config is None or findings:
         raise ConfigInvalid(dict.fromkeys(_problem(name, document, item) for item in findings))
+    names = tuple(files.named(config))
+    found, findings = files.read(names, base)
+    if findings:
+        raise ConfigInvalid((_problem(name, document, item) for item in findings), names)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Loaded(config=config, path=name, sha256=digest, text=text)
+    return Loaded(config=config, path=name, sha256=digest, text=text, files=found)
 
 
 def _read(path: str) -> bytes:

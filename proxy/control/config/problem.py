@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the top of the file to a value."""
@@ -66,7 +67,9 @@ class Problem:
 class ConfigInvalid(Exception):  # noqa: N818 - it names the state of the file, as Refused and Stale do
     """A configuration with at least one problem; they come in the order of the file."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], names: Sequence[Any] = ()) -> None:
+        self.names = names
+        """The files it names, where that could be read: one of them may be what is wrong."""
         self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.column, p.path)))
         super().__init__("\n".join(map(str, self.problems)))
 

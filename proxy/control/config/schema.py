@@ -99,6 +99,68 @@ class ListenerTimeouts(Section):
     )
 
 
+class CertificateConfig(Section):
+    """A certificate and its key, both PEM. They are read again when one of them changes."""
+
+    cert: Text = Field(
+        description="The certificate's file, with the intermediate ones behind it. Looked for "
+        "beside the configuration first, then in the working directory."
+    )
+    key: Text = Field(description="The private key's file, without a passphrase.")
+
+
+class HstsConfig(Section):
+    """`Strict-Transport-Security`: browsers that have seen it come by https only."""
+
+    max_age: PositiveDuration = Field(
+        default=31_536_000.0, description="How long browsers remember it."
+    )
+    include_subdomains: Switch = Field(default=False, description="For all hosts below, too.")
+    preload: Switch = Field(
+        default=False,
+        description="Says that the host may be built into browsers. Hard to take back.",
+    )
+
+
+class ListenerTls(Section):
+    """Clients of this listener speak TLS. The name they ask for picks the certificate."""
+
+    certificates: tuple[CertificateConfig, ...] = Field(
+        description="At least one; the first is for clients that ask for no name, or another.",
+        json_schema_extra={"minItems": 1},
+    )
+    min_version: Annotated[Literal["1.2", "1.3"], choice("1.2", "1.3")] = Field(
+        default="1.2", description="The oldest version of TLS that is spoken, in quotes."
+    )
+    client_ca: Text | None = Field(
+        default=None,
+        description="A file with the certificates of those who sign the clients' certificates. "
+        "The endpoint is told the verified name in `X-Client-Cert-Subject` and "
+        "`X-Client-Cert-San`.",
+    )
+    client_auth: Annotated[Literal["required", "optional"], choice("required", "optional")] = Field(
+        default="required",
+        description="Whether clients must have a certificate where there is a `client_ca`. "
+        "One that does not verify is refused in either case.",
+    )
+    hsts: HstsConfig | None = Field(
+        default=None, description="Send `Strict-Transport-Security`; `{}` for a year."
+    )
+
+
+class RedirectConfig(Section):
+    """Every request is answered with a redirection to the same place by https."""
+
+    to: Annotated[Literal["https"], choice("https")] = Field(description="`https`.")
+    port: Annotated[int, *integer(1, 65_535, "a number")] = Field(
+        default=443, description="The port of the https listener as clients see it."
+    )
+    status: Annotated[int, *integer(301, 308, "a number")] = Field(
+        default=308,
+        description="301, 302, 307 or 308; 308 keeps method and body, and is remembered.",
+    )
+
+
 class ListenerLimits(Section):
     max_header: PositiveSize = Field(
         default=32 * 1024,
@@ -112,6 +174,11 @@ class ListenerLimits(Section):
         description="Client connections at once, over all workers. "
         "0 means as many as descriptors allow.",
     )
+    max_connections_per_client: Count = Field(
+        default=0,
+        description="Connections at once from one address (IPv6: from one /64), over all "
+        "workers. Trusted proxies are not counted. 0 means no limit.",
+    )
 
 
 class ListenerConfig(Section):
@@ -119,6 +186,17 @@ class ListenerConfig(Section):
 
     bind: Bind = Field(
         description="Where to listen: `host:port`, `[v6]:port` or `unix:/path`.",
+    )
+    tls: ListenerTls | None = Field(
+        default=None, description="Certificates, for clients that speak TLS. Without it: none."
+    )
+    proxy_protocol: Switch = Field(
+        default=False,
+        description="Connections from `trusted_proxies` begin with a PROXY protocol header "
+        "(version 1 or 2), which says who the client is. Others speak HTTP at once.",
+    )
+    redirect: RedirectConfig | None = Field(
+        default=None, description="Serve nothing here, but send clients to https."
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
@@ -172,6 +250,11 @@ class RouteConfig(Section):
         description="A path prefix on segment borders: `/api` takes `/api` and `/api/users`, "
         "but not `/apiary`.",
     )
+    strip_prefix: Switch = Field(
+        default=False,
+        description="Leave the route's path out of what the endpoint gets: with `/api`, a request "
+        "for `/api/users` is `/users` there. What was left out is in `X-Forwarded-Prefix`.",
+    )
 
 
 class EndpointConfig(Section):
@@ -198,6 +281,27 @@ _endpoint_schema = {
 }
 
 
+class PoolTls(Section):
+    """The pool's endpoints speak TLS; active checks by `http` do as well then."""
+
+    verify: Switch = Field(
+        default=True, description="Whether an endpoint's certificate must be valid and its own."
+    )
+    ca: Text | None = Field(
+        default=None,
+        description="A file with the certificates that are trusted; without it the system's.",
+    )
+    server_name: Authority | None = Field(
+        default=None,
+        description="The name to ask for and to find in the certificate. Without it: the host "
+        "in the endpoint's address.",
+    )
+    cert: Text | None = Field(
+        default=None, description="A certificate's file to show to endpoints that ask for one."
+    )
+    key: Text | None = Field(default=None, description="Its private key's file.")
+
+
 class PoolConfig(Section):
     """Endpoints that run one release."""
 
@@ -211,6 +315,9 @@ class PoolConfig(Section):
     release: Release = Field(
         default=None,
         description="The name of the release that runs here, for headers, logs and decisions.",
+    )
+    tls: PoolTls | None = Field(
+        default=None, description="Speak TLS to the endpoints; `{}` for the defaults."
     )
 
 
@@ -586,12 +693,39 @@ class GuardConfig(Section):
     )
 
 
+class HeaderRules(Section):
+    """What is set and removed in every head."""
+
+    set: dict[str, HeaderValue] = Field(
+        default={},
+        description="Headers by name, in the place of those that are there. Values are shown "
+        "as `***`.",
+    )
+    remove: tuple[Token, ...] = Field(default=(), description="Names of headers to leave out.")
+
+
 class HeadersConfig(Section):
     pass_pool: Switch = Field(
         default=True,
         description="Send `X-Turnout-Pool` and `X-Turnout-Release` to the endpoint.",
     )
     expose_pool: Switch = Field(default=False, description="Send them to the client too.")
+    request: HeaderRules = Field(
+        default=HeaderRules(), description="Changes to what the endpoint gets."
+    )
+    response: HeaderRules = Field(
+        default=HeaderRules(), description="Changes to what the client gets of its answers."
+    )
+
+
+class ErrorsConfig(Section):
+    """Pages of the service's own for answers that Turnout gives in its place."""
+
+    page: Text = Field(
+        description="A directory with `502.html`, `503.html`, `504.html` or others by status, and "
+        "`error.html` for the rest, or one file for all. `{status}`, `{reason}` and `{request_id}` "
+        "are filled in. Read again when they change. Clients that prefer JSON get JSON.",
+    )
 
 
 def _or_off(section: Section | None, write: SerializerFunctionWrapHandler) -> Any:
@@ -669,6 +803,9 @@ class ServiceDefaults(Section):
     )
     headers: HeadersConfig = Field(
         default=HeadersConfig(), description="Who is told of pool and release."
+    )
+    errors: ErrorsConfig | None = Field(
+        default=None, description="Pages for 502, 503, 504 and other answers of our own."
     )
     guard: GuardConfig = Field(
         default=GuardConfig(), description="When traffic is turned back by itself."

@@ -83,7 +83,11 @@ def test_every_key_has_a_kind_in_words() -> None:
     kinds: Callable[[tuple[str | int, ...]], dict[str, str]] = lambda path: {  # noqa: E731
         key: kind_of_field(field) for key, field in fields_at(path).items()
     }
-    assert kinds(("services", "s", "routes", 0)) == {"host": "a host", "path": "a path"}
+    assert kinds(("services", "s", "routes", 0)) == {
+        "host": "a host",
+        "path": "a path",
+        "strip_prefix": "true or false",
+    }
     assert kinds(("services", "s", "sticky"))["on_zero"] == "`move` or `finish`"
     assert kinds(("services", "s"))["preview"] == "a mapping"
     assert kinds(())["workers"] == "a number, or `auto`"

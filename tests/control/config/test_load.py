@@ -32,7 +32,7 @@ def test_a_file_comes_with_its_text_and_hash(tmp_path: Path, minimal: str) -> No
     loaded = load_file(str(path), {})
     assert (loaded.path, loaded.text) == (str(path), minimal)
     assert loaded.sha256 == hashlib.sha256(minimal.encode()).hexdigest()
-    assert loaded == load_text(minimal, str(path), {})
+    assert loaded == load_text(minimal, str(path), {}, base=str(tmp_path))
 
 
 def test_what_is_wrong_is_said_all_at_once_in_the_order_of_the_file(problems: Problems) -> None:
@@ -217,17 +217,6 @@ def test_a_slip_about_ejection_is_told(problems: Problems, key: str, said: str) 
 @pytest.mark.parametrize("key", ["ejection: off", "ejection: {}", "panic: off", "slow_start: 5s"])
 def test_ejection_slow_start_and_panic_can_be_set(problems: Problems, key: str) -> None:
     assert problems(service=f"    {key}\n") == []
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "errors: {page: errors/}",
-    ],
-)
-def test_keys_of_later_capabilities_are_unknown(problems: Problems, key: str) -> None:
-    (problem,) = problems(service=f"    {key}\n")
-    assert ": unknown key (" in problem
 
 
 def test_secrets_do_not_appear_in_problems(problems: Problems) -> None:
