@@ -110,7 +110,7 @@ class Page:
     """An HTML page for answers of our own."""
 
     status: int
-    """0 = for every status that has no page of its own."""
+    """502; 50 or 5 = for those that begin so; 0 = for every status without a page of its own."""
     html: str = field(repr=False)
 
 

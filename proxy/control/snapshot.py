@@ -170,12 +170,12 @@ def _rules(rules: HeaderRulesConfig) -> HeaderRules:
 
 
 def _pages(service: ServiceConfig, files: Files) -> tuple[Page, ...]:
-    """Pages by what their files are called: `502.html`, and `error.html` for all others."""
+    """Pages by what their files are called: `502.html`, `50x.html`, `error.html` for all others."""
     if service.errors is None:
         return ()
     found = files.pages(service.errors.page)
     return tuple(
-        Page(status=int(name[:-5]) if name[:-5].isdecimal() else 0, html=html)
+        Page(status=int(name.partition(".")[0].rstrip("x").replace("error", "0")), html=html)
         for name, html in found.items()
     )
 

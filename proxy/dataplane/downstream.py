@@ -325,9 +325,8 @@ class Downstream(asyncio.Protocol):
             return
         self.listener.count_bad()
         _, request_id = self.origin.lines(_NO_HEAD, self.plane.ids)
-        self.write(
-            own_answer(fault, request_id, is_head=False, keep_alive=False, json_wanted=False)
-        )
+        wall = self.plane.clock.wall
+        self.write(own_answer(fault, request_id, None, keep_alive=False, wall=wall))
         if self.plane.access_log is not None:
             self.plane.access_log.add_refused(self, fault, request_id)
         self._linger()

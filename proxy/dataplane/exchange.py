@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from proxy import stats
 from proxy.dataplane import attempts, faults, judged, lease, limits, retry
-from proxy.dataplane.answer import own_answer
+from proxy.dataplane.answer import NOBODYS, own_answer, redirection
 from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
 from proxy.dataplane.trail import Trail, count_end, retry_failed
 from proxy.dataplane.tunnel import Tunnel, borders_of
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
-from proxy.http1.headers import Fields, value_of
+from proxy.http1.headers import Fields
 from proxy.http1.message import RequestHead, ResponseHead
 from proxy.http1.parser import WholeAnswer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.live import EndpointLive, PoolLive, ServiceLive
     from proxy.dataplane.plane import Plane
     from proxy.dataplane.upstream import Upstream
+    from proxy.model import Redirect
 
 BUFFERED = 64 * 1024
 """Bytes of a request body kept while its endpoint is being connected to."""
@@ -140,13 +141,16 @@ class Exchange:
 
     def start(self) -> None:
         """Decide where the request goes, and send it on its way; once more after a hold."""
-        plane, head = self.plane, self.head
+        plane, head, client = self.plane, self.head, self.client
         self.started = time.monotonic()
         self.touched = plane.clock.now
-        self._lines, self.request_id = self.client.origin.lines(head, plane.ids)
+        self._lines, self.request_id = client.origin.lines(head, plane.ids)
+        if client.listener.spec.redirect is not None:
+            self._redirect(client.listener.spec.redirect)
+            return
         service = plane.table.find(head.host, head.target)
         if service is None:
-            self.client.listener.count_bad()
+            client.listener.count_bad()
             self.refuse(faults.NO_ROUTE)
             return
         self.service = service
@@ -160,6 +164,20 @@ class Exchange:
             return
         self._decide(service, head)
         attempts.begin(self, None)
+
+    def _redirect(self, redirect: Redirect) -> None:
+        """Send the client to https; it belongs to no service."""
+        if not self.head.host:  # only HTTP/1.0 may say none
+            self.client.listener.count_bad()
+            self.refuse(faults.NO_HOST)
+            return
+        self.status = redirect.status
+        keep_alive = self._begin_own()
+        wall = self.plane.clock.wall
+        self.client.write(
+            redirection(redirect, self.request_id, self.head, keep_alive=keep_alive, wall=wall)
+        )
+        self._finish()
 
     def _decide(self, service: ServiceLive, head: RequestHead) -> None:
         client, clock = self.client, self.plane.clock
@@ -211,13 +229,15 @@ class Exchange:
         """Send over this connection; the head goes before what the client sent meanwhile."""
         self.upstream = connection
         connection.exchange = self
-        head, decision, pool = self.head, self.decision, self.pool
+        head, decision, pool, service = self.head, self.decision, self.pool, self.service
         assert decision is not None and pool is not None, "leased after the decision"  # noqa: PT018
+        assert service is not None, "leased after the decision"
         connection.parser.expect(self, is_head=head.method == b"HEAD")
         self.touched = self.plane.clock.now
         if self.client.is_paused:  # it has yet to read the answer before this one
             connection.transport.pause_reading()
-        self._out.insert(0, encode.request_head(head, decision.cookie, self._lines + pool.passed))
+        write = encode.request_head if service.rules is None else service.rules.request_head
+        self._out.insert(0, write(head, decision.cookie, self._lines + pool.passed))
         if not self.request_done:
             self.client.resume_body()
 
@@ -260,6 +280,9 @@ class Exchange:
 
     def request_end(self, trailers: Fields | None) -> None:
         if self.head.chunked:
+            service = self.service
+            if trailers and service is not None and service.rules is not None:
+                trailers = service.rules.kept(trailers)
             last = encode.last_chunk(trailers)
             self._out.append(last)
             if self.trail is not None:
@@ -339,10 +362,13 @@ class Exchange:
             or decision is None
             or decision.must_bind
             or pool is None
-            or pool.exposed
+            or pool.changes_answers
         ):
             reply = self._reply
-            reply += (whole.line, whole.block)
+            block = whole.block
+            if pool is not None and pool.rules is not None:
+                block = pool.rules.kept_lines(block)
+            reply += (whole.line, block)
             if decision is not None and decision.must_bind:
                 self._bind_client(decision, reply)
             if pool is not None and pool.exposed:
@@ -367,7 +393,8 @@ class Exchange:
         reply = self._reply
         self._judge_head()
         reply.append(encode.status_line(status, head.reason))
-        reply += head.fields
+        pool = self.pool
+        reply += head.fields if pool is None or pool.rules is None else pool.rules.kept(head.fields)
         if head.length is not None and not head.chunked and status != 204:
             reply.append(b"Content-Length: %d\r\n" % head.length)
         elif head.chunked or head.to_end:
@@ -375,7 +402,6 @@ class Exchange:
         decision = self.decision
         if decision is not None and decision.must_bind:
             self._bind_client(decision, reply)
-        pool = self.pool
         if pool is not None and pool.exposed:
             reply.append(pool.exposed)
         if self.keep_alive and not self.client.is_ending and not self.head.version_1_0:
@@ -435,6 +461,9 @@ class Exchange:
 
     def response_end(self, trailers: Fields | None) -> None:
         if self._chunked:
+            pool = self.pool
+            if trailers and pool is not None and pool.rules is not None:
+                trailers = pool.rules.kept(trailers)
             self._reply.append(encode.last_chunk(trailers))
         self.is_answered = True
 
@@ -462,14 +491,21 @@ class Exchange:
         self._judge_head()
         self._become(stats.TUNNEL)
         self.flush_request()
-        client.write(b"".join((*self._reply, encode.upgrade_head(switch), after)))
+        borders = borders_of(switch)
+        client.write(b"".join((*self._reply, self._upgrade_head(switch), after)))
         self.bytes_out += len(after)
         upstream.exchange = None
-        borders = borders_of(switch)
         if borders is not None and after:
             borders.feed(after)
         self.tunnel = Tunnel(self, client.transport, upstream.transport, borders)
         self.tunnel.begin(client.take_early())
+
+    def _upgrade_head(self, switch: ResponseHead) -> bytes:
+        pool = self.pool
+        if pool is None or pool.rules is None:
+            return encode.upgrade_head(switch)
+        switch.fields = pool.rules.kept(switch.fields)
+        return encode.upgrade_head(switch, pool.rules.added)
 
     # ---- the end ----
 
@@ -561,22 +597,26 @@ class Exchange:
         """Answer ourselves; nothing of another answer has been sent."""
         self._drop_upstream()
         retry_failed(self)
-        head = self.head
         self.status = fault.status
-        self.is_started = self.is_answered = True
         if close:
             self.keep_alive = False
-        keep_alive = self.keep_alive = self.keep_alive and not self.client.ends_here
-        accept = value_of(head.fields, b"accept") or b""
+        service = self.service
         answer = own_answer(
             fault,
             self.request_id,
-            is_head=head.method == b"HEAD",
-            keep_alive=keep_alive,
-            json_wanted=b"json" in accept,
+            self.head,
+            keep_alive=self._begin_own(),
+            wall=self.plane.clock.wall,
+            own=NOBODYS if service is None else service.own,
         )
         self.client.write(answer)
         self._finish()
+
+    def _begin_own(self) -> bool:
+        """Go over to an answer of our own; whether the connection is kept after it."""
+        self.is_started = self.is_answered = True
+        self.keep_alive = self.keep_alive and not self.client.ends_here
+        return self.keep_alive
 
     def upstream_lost(self, exc: Exception | None) -> None:
         """The endpoint closed the connection, or it broke."""

@@ -10,10 +10,16 @@ NO_ROUTE = Fault(
     sentence="No service here answers for this host and path.",
     side=Side.CLIENT,
 )
+NO_HOST = Fault(
+    status=400,
+    error="http_request_error",
+    sentence="The request names no host, so there is nowhere to send it.",
+    side=Side.CLIENT,
+)
 NO_POOL = Fault(
     status=503,
     error="destination_unavailable",
-    sentence="No endpoint of this service is available at the moment.",
+    sentence="This service is not available at the moment.",
     side=Side.PROXY,
 )
 TOO_MANY_REQUESTS = Fault(
@@ -145,7 +151,7 @@ UPGRADE_UNASKED = Fault(
 DRAINED = Fault(
     status=503,
     error="connection_terminated",
-    sentence="The release that was answering has been drained.",
+    sentence="The service was replaced before it could finish its answer.",
     side=Side.PROXY,
 )
 HELD_TOO_LONG = Fault(

@@ -101,6 +101,9 @@ class Origin:
             request_id,
             trace,
         )
+        prefix = special.get(b"x-forwarded-prefix")
+        if prefix is not None:
+            lines += b"X-Forwarded-Prefix: %b\r\n" % prefix
         forwarded = special.get(b"forwarded")
         if forwarded is not None:
             lines += b"Forwarded: %b\r\n" % forwarded

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import stats
 from proxy.dataplane import judged
+from proxy.dataplane.answer import OwnAnswers
+from proxy.dataplane.header_rules import AnswerRules, RequestRules, answer_rules, request_rules
 from proxy.dataplane.resolve import HostName, is_name
 from proxy.dataplane.room import Room
 from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
@@ -250,6 +252,7 @@ class EndpointLive:
 class PoolLive:
     __slots__ = (
         "asking",
+        "changes_answers",
         "desk",
         "drain",
         "drained_at",
@@ -264,6 +267,7 @@ class PoolLive:
         "ramping",
         "ready",
         "release",
+        "rules",
         "samples",
         "service",
         "share",
@@ -326,6 +330,10 @@ class PoolLive:
                 live.close_idle()
         self.has_own = service.sticky.endpoint or service.balance == "hash"
         """Clients have an endpoint of their own, and wait for it rather than go elsewhere."""
+        self._adopt_lines(spec, service)
+
+    def _adopt_lines(self, spec: Pool, service: Service) -> None:
+        """Make ready what its requests and answers get added."""
         self.passed = b""
         self.exposed = b""
         lines = b"X-Turnout-Pool: %b\r\n" % spec.name.encode()
@@ -335,6 +343,10 @@ class PoolLive:
             self.passed = lines
         if service.expose_pool:
             self.exposed = lines
+        self.rules: AnswerRules | None = answer_rules(service.response_headers)
+        if self.rules is not None:
+            self.exposed += self.rules.added
+        self.changes_answers = bool(self.exposed) or self.rules is not None
 
     def look(self, board: memoryview, now: float) -> None:
         """Take over what the board says of the endpoints."""
@@ -432,8 +444,10 @@ class ServiceLive:
         "is_limited",
         "is_sticky",
         "key",
+        "own",
         "pools",
         "rate_share",
+        "rules",
         "sequence",
         "spec",
         "split",
@@ -466,6 +480,8 @@ class ServiceLive:
         self.adapts = limits.adaptive
         self.rate_share = desk.share(spec.slot, stats.LOT_RATE)
         self.concurrency_share = desk.share(spec.slot, stats.LOT_CONCURRENCY)
+        self.rules: RequestRules | None = request_rules(spec)
+        self.own = OwnAnswers(spec.pages, spec.response_headers)
 
 
 def _shares_of_new(pools: Sequence[Pool]) -> list[int]:

@@ -63,12 +63,13 @@ def interim_head(head: ResponseHead) -> bytes:
     return b"".join((status_line(head.status, head.reason), *head.fields, CRLF))
 
 
-def upgrade_head(head: ResponseHead) -> bytes:
-    """The 101 that begins a tunnel."""
+def upgrade_head(head: ResponseHead, added: bytes = b"") -> bytes:
+    """The 101 that begins a tunnel; `added` are whole lines."""
     return b"".join(
         (
             status_line(101, head.reason),
             *head.fields,
+            added,
             b"Connection: Upgrade\r\nUpgrade: ",
             head.upgrade or b"",
             CRLF,

@@ -45,6 +45,7 @@ PROTECTED: Final = frozenset(
         b"x-forwarded-proto",
         b"x-forwarded-host",
         b"x-forwarded-port",
+        b"x-forwarded-prefix",
         b"x-request-id",
         b"traceparent",
         b"tracestate",
@@ -61,6 +62,7 @@ FORWARDING: Final = (
     b"x-forwarded-proto",
     b"x-forwarded-host",
     b"x-forwarded-port",
+    b"x-forwarded-prefix",
     b"x-request-id",
 )
 """Believed from trusted peers only."""
@@ -114,6 +116,16 @@ def value_of(fields: Fields, lower_name: bytes) -> bytes | None:
         if fields[index].lower() == lower_name:
             return fields[index + 2]
     return None
+
+
+def list_of(fields: Fields, lower_name: bytes) -> bytes | None:
+    """Value of all fields of that lower-case name, joined to one list."""
+    values = [
+        fields[index + 2]
+        for index in range(0, len(fields), STRIDE)
+        if fields[index].lower() == lower_name
+    ]
+    return b", ".join(values) if values else None
 
 
 def without(fields: Fields, lower_names: frozenset[bytes] | set[bytes]) -> Fields:

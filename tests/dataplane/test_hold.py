@@ -468,7 +468,7 @@ async def test_a_pool_without_endpoints_is_a_503_as_ever(store: Store) -> None:
     await store.box.apply(shop)
     answer = await wire.answer()
     assert answer.status == 503
-    assert "No endpoint" in answer.body.decode()
+    assert "not available" in answer.body.decode()
 
 
 # ---- the pace ----

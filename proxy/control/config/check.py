@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from proxy.control.config import addresses, values
+from proxy.control.config import addresses, header_rules, values
 from proxy.control.config.problem import Finding, Path, Wrong, dotted, either, nearest, quoted
 from proxy.control.config.schema import (
     MOST_POOLS,
@@ -33,6 +33,7 @@ def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything that is wrong between the keys of the file."""
     yield from _at_least_one(("listeners",), tree.get("listeners"))
     yield from _binds(tree)
+    yield from _redirects(tree)
     yield from _admin(_mapping(tree, "admin"))
     yield from _routes(_mapping(tree, "services"))
     for name, service in _mapping(tree, "services").items():
@@ -42,6 +43,7 @@ def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _at_least_one((*path, "routes"), service.get("routes"))
+    yield from _prefixes((*path, "routes"), _list(service, "routes"))
     yield from _pools(path, service)
     yield from _active(path, service)
     yield from _weights(path, service)
@@ -49,6 +51,7 @@ def _service(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _cookies(path, service)
     yield from _health((*path, "health"), _mapping(service, "health"))
     yield from _ejection((*path, "ejection"), _mapping(service, "ejection"))
+    yield from header_rules.check((*path, "headers"), _mapping(service, "headers"))
     yield from _steps((*path, "rollout", "steps"), _mapping(service, "rollout").get("steps"))
 
 
@@ -100,6 +103,30 @@ def _binds(tree: Mapping[str, Any]) -> Iterator[Finding]:
         first = seen.setdefault(bind, path)
         if first != path:
             yield Finding(path=path, what=f"{bind} is already the bind of {dotted(first[:-1])}")
+
+
+def _redirects(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    for index, listener in enumerate(_list(tree, "listeners")):
+        if _mapping(listener, "redirect") and _mapping(listener, "tls"):
+            yield Finding(
+                path=("listeners", index, "redirect"),
+                what="would send clients in circles: with tls they speak https here already",
+                expected="redirect or tls",
+                at_key=True,
+            )
+
+
+def _prefixes(path: Path, routes: list[Any]) -> Iterator[Finding]:
+    for index, route in enumerate(routes):
+        if not isinstance(route, dict) or not _parsed(values.boolean, route.get("strip_prefix")):
+            continue
+        prefix = route.get("path", _default(RouteConfig, "path"))
+        if _parsed(addresses.route_path, prefix) == "/":
+            yield Finding(
+                path=(*path, index, "strip_prefix"),
+                what="has no effect, since there is nothing in the path / to leave out",
+                expected="a longer path",
+            )
 
 
 def _admin(admin: Mapping[str, Any]) -> Iterator[Finding]:

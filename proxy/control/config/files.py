@@ -6,6 +6,7 @@ A relative path is looked for beside the configuration first, then in the workin
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ LARGEST = 256 * 1024
 """Bytes of one file: they travel to every worker."""
 MOST_PAGES = 64
 PAGES = ".html"
+_PAGE = re.compile(r"([45]([0-9]([0-9]|x)|xx)|error)\.html").fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,9 @@ def _read(name: Named, base: str) -> dict[str, bytes]:
         raise FileNotFoundError(2, f"there is no {PAGES} file in the directory")
     if len(pages) > MOST_PAGES:
         raise ValueError(f"there are more than {MOST_PAGES} pages in the directory")
+    for page in pages:
+        if _PAGE(page.name) is None:
+            raise ValueError(f"{page.name} is for no status, as 502.html, 5xx.html, error.html are")
     return {f"{name.written.rstrip('/')}/{each.name}": _content(each) for each in pages}
 
 

@@ -122,6 +122,12 @@ Switch = Annotated[
     BeforeValidator(values.boolean),
     _or_environment({"type": "boolean"}),
 ]
+RedirectStatus = Annotated[
+    int,
+    Kind("a number"),
+    BeforeValidator(values.redirect_status),
+    _or_environment({"enum": list(values.REDIRECTIONS)}),
+]
 Text = Annotated[str, Kind("a string"), BeforeValidator(values.text), _text(".+")]
 Name = Annotated[str, Kind("a name"), BeforeValidator(values.name), _text(values.NAME)]
 Key = Annotated[

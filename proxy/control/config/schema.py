@@ -42,6 +42,7 @@ from proxy.control.config.scalars import (
     Percent,
     PositiveDuration,
     PositiveSize,
+    RedirectStatus,
     Release,
     RequestPath,
     RoutePath,
@@ -155,7 +156,7 @@ class RedirectConfig(Section):
     port: Annotated[int, *integer(1, 65_535, "a number")] = Field(
         default=443, description="The port of the https listener as clients see it."
     )
-    status: Annotated[int, *integer(301, 308, "a number")] = Field(
+    status: RedirectStatus = Field(
         default=308,
         description="301, 302, 307 or 308; 308 keeps method and body, and is remembered.",
     )
@@ -253,7 +254,8 @@ class RouteConfig(Section):
     strip_prefix: Switch = Field(
         default=False,
         description="Leave the route's path out of what the endpoint gets: with `/api`, a request "
-        "for `/api/users` is `/users` there. What was left out is in `X-Forwarded-Prefix`.",
+        "for `/api/users` is `/users` there. What was left out is in `X-Forwarded-Prefix`. "
+        "Locations and cookie paths in answers stay as they are.",
     )
 
 
@@ -694,14 +696,19 @@ class GuardConfig(Section):
 
 
 class HeaderRules(Section):
-    """What is set and removed in every head."""
+    """What is set and removed in every head but those of interim answers.
+
+    What carries the message, and what Turnout says itself, cannot be named.
+    """
 
     set: dict[str, HeaderValue] = Field(
         default={},
         description="Headers by name, in the place of those that are there. Values are shown "
         "as `***`.",
     )
-    remove: tuple[Token, ...] = Field(default=(), description="Names of headers to leave out.")
+    remove: tuple[Token, ...] = Field(
+        default=(), description="Names of headers to leave out, of trailers as well."
+    )
 
 
 class HeadersConfig(Section):
@@ -711,10 +718,14 @@ class HeadersConfig(Section):
     )
     expose_pool: Switch = Field(default=False, description="Send them to the client too.")
     request: HeaderRules = Field(
-        default=HeaderRules(), description="Changes to what the endpoint gets."
+        default=HeaderRules(),
+        description="Changes to what the endpoint gets. `Host` may be set; `X-Forwarded-Host` keeps "
+        "the client's. Underscores in clients' names count as hyphens here.",
     )
     response: HeaderRules = Field(
-        default=HeaderRules(), description="Changes to what the client gets of its answers."
+        default=HeaderRules(),
+        description="Changes to what the client gets of its answers. What is set is in Turnout's own "
+        "answers too, but for headers that describe a content, such as `Cache-Control`.",
     )
 
 
@@ -722,9 +733,10 @@ class ErrorsConfig(Section):
     """Pages of the service's own for answers that Turnout gives in its place."""
 
     page: Text = Field(
-        description="A directory with `502.html`, `503.html`, `504.html` or others by status, and "
-        "`error.html` for the rest, or one file for all. `{status}`, `{reason}` and `{request_id}` "
-        "are filled in. Read again when they change. Clients that prefer JSON get JSON.",
+        description="A directory with `502.html`, `503.html`, `504.html` or others by status, "
+        "`50x.html` or `5xx.html` for several, and `error.html` for the rest; or one file for all. "
+        "`{status}`, `{reason}`, `{sentence}` and `{request_id}` are filled in. Read again when "
+        "they change. Clients that prefer JSON or plain text get that.",
     )
 
 

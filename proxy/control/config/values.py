@@ -26,6 +26,7 @@ STICKY = rf"none|cookie|client_ip|header:{TOKEN}"
 
 STATUSES = r"[2-5][0-9]{2}(-[2-5][0-9]{2})?( *, *[2-5][0-9]{2}(-[2-5][0-9]{2})?)*"
 
+REDIRECTIONS = (301, 302, 307, 308)
 MOST_WORKERS = 256
 LONGEST_DURATION_S = 10 * 365 * 86_400.0
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -280,6 +281,14 @@ def statuses(value: Any) -> tuple[tuple[int, int], ...]:
 
 def statuses_text(ranges: Sequence[tuple[int, int]]) -> str:
     return ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in ranges)
+
+
+def redirect_status(value: Any) -> int:
+    """301, 302, 307 or 308: the redirections that lead to the same place for good or for now."""
+    number = _expanded_integer(value)
+    if isinstance(number, bool) or number not in REDIRECTIONS:
+        raise Wrong(f"is {kind_of(number)}", "301, 302, 307 or 308")
+    return int(number)
 
 
 def header_value(value: Any) -> str:
