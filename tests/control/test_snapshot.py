@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.control import drains, hold, verbs
-from proxy.control.config.load import load_text
+from proxy.control.config.load import load_file, load_text
 from proxy.control.config.schema import Config
 from proxy.control.decision import Author
 from proxy.control.declared import declared, drain_rules
@@ -17,7 +17,18 @@ from proxy.control.reconcile import remove
 from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment, build
 from proxy.control.state import ServiceState
-from proxy.model import Drain, Hold, Preview, Retries, Route, Service, Snapshot, Sticky
+from proxy.model import (
+    Drain,
+    HeaderRules,
+    Hold,
+    Preview,
+    Redirect,
+    Retries,
+    Route,
+    Service,
+    Snapshot,
+    Sticky,
+)
 from proxy.stats import SlotTable
 
 TEXT = """
@@ -216,3 +227,38 @@ def test_the_path_of_health_checks_is_answered_during_a_hold(
 ) -> None:
     config = load_text(f"{TEXT}    health: {health}\n", "test", {}).config
     assert only(build_one(config, shop_state)).health_path == path
+
+
+def test_pages_rules_prefixes_and_redirections_reach_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "errors").mkdir()
+    for name in ("502", "50x", "4xx", "error"):
+        (tmp_path / f"errors/{name}.html").write_text(f"<p>{name}</p>")
+    rules = "headers: {response: {set: {X-A: b}, remove: [Server]}}, errors: {page: errors}"
+    (tmp_path / "t.yaml").write_text(
+        TEXT.replace("trusted_proxies", "redirect: {to: https, port: 8443}\n    trusted_proxies")
+        .replace("path: /a}", "path: /a, strip_prefix: true}")
+        .replace("headers: {expose_pool: true}", rules.replace(", errors", "\n    errors"))
+    )
+    loaded = load_file(str(tmp_path / "t.yaml"), {})
+    state = ServiceState(name="shop", file=declared(loaded.config.services["shop"]))
+    snapshot = build(
+        loaded.config,
+        loaded.config.services,
+        {"shop": state},
+        {},
+        SlotBook(SlotTable()),
+        files=loaded.files,
+        revision=1,
+        now=NOW,
+    )
+    shop = only(snapshot)
+    assert {page.status: page.html for page in shop.pages} == {
+        502: "<p>502</p>",
+        50: "<p>50x</p>",
+        4: "<p>4xx</p>",
+        0: "<p>error</p>",
+    }
+    assert shop.response_headers == HeaderRules(set=(("X-A", "b"),), remove=("Server",))
+    assert shop.request_headers == HeaderRules()
+    assert shop.routes[0].strip_prefix
+    assert snapshot.listeners[0].redirect == Redirect(port=8443, status=308)

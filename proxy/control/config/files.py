@@ -94,8 +94,8 @@ def read(names: Iterable[Named], base: str) -> tuple[Files, list[Finding]]:
         try:
             contents.update(_read(each, base))
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
-            why = getattr(error, "strerror", None) or str(error)
-            findings.append(Finding(path=each.path, what=f"cannot be read: {why.lower()}"))
+            why = (getattr(error, "strerror", None) or "").lower() or str(error)
+            findings.append(Finding(path=each.path, what=f"cannot be read: {why}"))
     return Files(base=base, contents=contents), findings
 
 

@@ -303,3 +303,26 @@ def test_values_of_any_shape_are_passed_over_or_found_wrong(tree: dict[str, Any]
 )
 def test_checks_that_make_no_sense_are_refused(problems: Problems, health: str, said: str) -> None:
     assert problems(service=f"    health: {health}\n") == [said]
+
+
+def test_a_listener_redirects_or_speaks_tls(problems: Problems, minimal: str) -> None:
+    bind = "  - bind: 127.0.0.1:8080\n"
+    tls = "    tls: {certificates: [{cert: a, key: b}]}\n"
+    assert _found(problems(minimal.replace(bind, f"{bind}{tls}    redirect: {{to: https}}\n"))) == [
+        (
+            "4:5: listeners[0].redirect: would send clients in circles: with tls they speak https here "
+            "already (expected redirect or tls)"
+        )
+    ]
+    assert problems(minimal.replace(bind, bind + "    redirect: {to: https}\n")) == []
+
+
+def test_a_prefix_is_left_out_only_where_there_is_one(problems: Problems, minimal: str) -> None:
+    for path in ("", "path: /, "):
+        routes = f"[{{{path}strip_prefix: true}}]"
+        (problem,) = problems(minimal.replace("[{path: /}]", routes))
+        assert problem.endswith(
+            "services.shop.routes[0].strip_prefix: has no effect, since there is nothing in the "
+            "path / to leave out (expected a longer path)"
+        )
+    assert problems(minimal.replace("[{path: /}]", "[{path: /a/, strip_prefix: true}]")) == []

@@ -91,3 +91,20 @@ def test_the_fingerprint_is_of_all_that_was_read(config: Path) -> None:
 def test_what_is_read_is_not_shown(config: Path) -> None:
     (config.parent / "ca.pem").write_text("a secret")
     assert "a secret" not in repr(load(config))
+
+
+@pytest.mark.parametrize(
+    "name", ["index", "200", "50", "5x", "502x", "x02", "Error", "errors", "600"]
+)
+def test_a_page_that_no_answer_would_ever_have_is_refused(config: Path, name: str) -> None:
+    (config.parent / f"pages/{name}.html").write_text("x")
+    with pytest.raises(
+        ConfigInvalid, match=rf"errors\.page: cannot be read: {name}\.html is for no"
+    ):
+        load(config)
+
+
+@pytest.mark.parametrize("name", ["404", "50x", "5xx", "4xx", "error", "503"])
+def test_pages_are_for_a_status_for_several_or_for_all(config: Path, name: str) -> None:
+    (config.parent / f"pages/{name}.html").write_text("x")
+    assert load(config).files.pages("pages/")[f"{name}.html"] == "x"

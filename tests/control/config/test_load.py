@@ -17,7 +17,9 @@ Problems = Callable[..., list[str]]
 Load = Callable[..., Config]
 
 ROOT = Path(__file__).resolve().parents[3]
-SHIPPED = sorted((ROOT / "config").glob("*.yaml")) + sorted((ROOT / "config/examples").glob("*"))
+SHIPPED = sorted((ROOT / "config").glob("*.yaml")) + sorted(
+    (ROOT / "config/examples").glob("*.yaml")
+)
 
 
 def _refused(path: Path) -> str:

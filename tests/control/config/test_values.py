@@ -364,3 +364,15 @@ def test_a_value_that_no_header_carries_is_refused_without_being_shown(written: 
 def test_a_share_has_its_sign_and_is_no_more_than_all(written: Any) -> None:
     with pytest.raises(Wrong):
         values.share(written)
+
+
+@pytest.mark.parametrize("value", [301, 302, 307, 308, Expanded("308")])
+def test_a_redirection_leads_to_the_same_place(value: object) -> None:
+    assert values.redirect_status(value) == int(str(value))
+
+
+@pytest.mark.parametrize("value", [300, 303, 304, 305, 200, True, "308", None, 308.5, []])
+def test_other_statuses_do_not(value: object) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.redirect_status(value)
+    assert caught.value.expected == "301, 302, 307 or 308"
