@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from proxy.control import hold, reconcile, verbs
+from proxy.control.config import files
 from proxy.control.config.load import Loaded
 from proxy.control.config.schema import Config, ServiceConfig
 from proxy.control.decision import Author, Decision
@@ -224,19 +225,32 @@ def _rings(setup: Setup, new: Config, around: Circumstances) -> dict[str, Ring]:
 
 
 def _changed_files(old: Loaded, new: Loaded) -> Iterator[Decision]:
-    """Files that are named as before, and hold something else now."""
+    """Files that are named as before, and hold something else now; pages that came or went."""
     was, is_now = old.files.contents, new.files.contents
-    for name in sorted(set(was) & set(is_now)):
-        if was[name] != is_now[name]:
+    folders = _folders(old.config) & _folders(new.config)
+    for name in sorted(set(was) | set(is_now)):
+        before, after = was.get(name), is_now.get(name)
+        is_named = name.rpartition("/")[0] in folders or (before is not None and after is not None)
+        if before != after and is_named:
+            what = "is new" if before is None else "is gone" if after is None else "changed"
             yield Decision(
                 what="reload",
                 who=reconcile.BY_FILE,
                 service=None,
-                before=f"sha256 {sha256(was[name]).hexdigest()[:16]}",
-                after=f"sha256 {sha256(is_now[name]).hexdigest()[:16]}",
-                why=f"the file {name} changed",
+                before=_digest(before),
+                after=_digest(after),
+                why=f"the file {name} {what}",
                 numbers={"key": name},
             )
+
+
+def _folders(config: Config) -> set[str]:
+    """Folders that the configuration names."""
+    return {each.written.rstrip("/") for each in files.named(config) if each.is_folder}
+
+
+def _digest(content: bytes | None) -> str | None:
+    return None if content is None else f"sha256 {sha256(content).hexdigest()[:16]}"
 
 
 def _changed_service(name: str, old: ServiceConfig, new: ServiceConfig) -> Iterator[Decision]:

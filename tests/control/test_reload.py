@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+from proxy.control.config.files import Files
 from proxy.control.config.load import Loaded, load_text
+from proxy.control.config.schema import ErrorsConfig
 from proxy.control.keys import hex_keys
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.setup import Setup
@@ -53,6 +57,29 @@ def test_keys_beside_the_services_leave_records_too() -> None:
     (record,) = step.decisions
     assert (record.service, record.numbers["key"]) == (None, "listeners")
     assert record.after[0]["bind"] == "127.0.0.1:8081"
+
+
+def test_a_named_file_that_changed_leaves_a_record_and_so_do_pages_that_came_or_went() -> None:
+    def holding(**contents: bytes) -> Loaded:
+        held = {f"p/{name}.html": content for name, content in contents.items()}
+        loaded = load_text(TEXT, "test", {})
+        section = ErrorsConfig(page="p/")
+        shop = loaded.config.services["shop"].model_copy(update={"errors": section})
+        config = loaded.config.model_copy(update={"services": {"shop": shop}})
+        return replace(loaded, config=config, files=Files(contents=held))
+
+    setup = resume(Setup(loaded=holding(gone=b"1", kept=b"2", changed=b"3")), AROUND).setup
+    step = adopt(setup, holding(kept=b"2", changed=b"4", new=b"5"), AROUND)
+    assert [each.why for each in step.decisions] == [
+        "the file p/changed.html changed",
+        "the file p/gone.html is gone",
+        "the file p/new.html is new",
+    ]
+    assert [(each.before is None, each.after is None) for each in step.decisions] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_service_that_begins_split_has_its_own_offset() -> None:
