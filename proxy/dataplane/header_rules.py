@@ -52,6 +52,12 @@ def _replaced(rules: HeaderRules) -> frozenset[bytes]:
     return frozenset(name.lower().encode() for name in names)
 
 
+def _lines_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Finds the whole lines of these names; a fifth of the cost of looking at each of them."""
+    any_of = b"|".join(re.escape(name) for name in sorted(names)) or b"(?!)"
+    return re.compile(rb"^(?:%b):.*\n" % any_of, re.IGNORECASE | re.MULTILINE)
+
+
 def own_lines(rules: HeaderRules) -> bytes:
     """What is set in the answers that we give in the service's place, too."""
     return _written(tuple(each for each in _set_by(rules) if each[0].lower() not in _OURS))
@@ -64,9 +70,7 @@ class AnswerRules:
 
     def __init__(self, rules: HeaderRules) -> None:
         self._names = _replaced(rules)
-        # One search over all lines is a fifth of the cost of looking at each of them.
-        any_of = b"|".join(re.escape(name) for name in sorted(self._names))
-        self._in_block = re.compile(rb"^(?:%b):.*\n" % any_of, re.IGNORECASE | re.MULTILINE)
+        self._in_block = _lines_of(self._names)
         self.added = _written(_set_by(rules))
         """Lines to be added."""
 
@@ -86,7 +90,7 @@ def answer_rules(rules: HeaderRules) -> AnswerRules | None:
 class RequestRules:
     """For the heads, and the trailers, of requests: headers, and the prefix that is left out."""
 
-    __slots__ = ("_added", "_host", "_names", "_prefixes", "_router")
+    __slots__ = ("_added", "_host", "_in_block", "_names", "_prefixes", "_router")
 
     def __init__(self, service: Service) -> None:
         rules = service.request_headers
@@ -94,6 +98,7 @@ class RequestRules:
         self._host = next((value for name, value in lines if name.lower() == b"host"), None)
         self._added = _written(tuple(each for each in lines if each[0].lower() != b"host"))
         self._names = frozenset(name.replace(b"_", b"-") for name in _replaced(rules))
+        self._in_block = _lines_of(self._names)
         self._prefixes = [_prefix(route) for route in service.routes]
         self._router: Router | None = None
         if any(self._prefixes):
@@ -107,6 +112,8 @@ class RequestRules:
         words only while it is written: a copy of it costs 3 us.
         """
         target, host, fields = head.target, head.host, head.fields
+        if head.special is not None:  # some of that comes back among the added lines
+            added = self._in_block.sub(b"", added)
         prefix = self._prefix(head)
         if prefix:
             head.target = _without_prefix(target, prefix)

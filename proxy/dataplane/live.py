@@ -481,7 +481,12 @@ class ServiceLive:
         self.rate_share = desk.share(spec.slot, stats.LOT_RATE)
         self.concurrency_share = desk.share(spec.slot, stats.LOT_CONCURRENCY)
         self.rules: RequestRules | None = request_rules(spec)
-        self.own = OwnAnswers(spec.pages, spec.response_headers)
+        look = (spec.pages, spec.response_headers)
+        self.own: OwnAnswers = (
+            before.own
+            if before and (before.spec.pages, before.spec.response_headers) == look
+            else OwnAnswers(*look)
+        )
 
 
 def _shares_of_new(pools: Sequence[Pool]) -> list[int]:

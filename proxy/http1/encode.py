@@ -28,7 +28,13 @@ def status_line(status: int, reason: bytes) -> bytes:
     return line
 
 
+_RENAMED = {413: b"Content Too Large", 414: b"URI Too Long"}
+"""By RFC 9110, which Python follows from 3.13 on."""
+
+
 def reason_of(status: int) -> bytes:
+    if status in _RENAMED:
+        return _RENAMED[status]
     try:
         return HTTPStatus(status).phrase.encode()
     except ValueError:

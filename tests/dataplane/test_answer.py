@@ -75,11 +75,14 @@ TOKENS = {
     "http_request_denied": {413, 429},
     "destination_not_found": {404},
     "destination_unavailable": {503},
-    "connection_limit_reached": {503},
+    "connection_limit_reached": {429, 503},
     "connection_refused": {502},
     "connection_timeout": {504},
     "dns_error": {502},
     "connection_terminated": {502, 503},
+    "tls_certificate_error": {502},
+    "tls_protocol_error": {502},
+    "tls_alert_received": {502},
     "http_response_timeout": {504},
     "connection_read_timeout": {504},
     "http_response_incomplete": {502},
@@ -258,7 +261,7 @@ async def test_the_page_is_for_hold_too_much_body_and_nobody_available(box: Box)
     await box.serve(endpoint, pages=PAGES, max_body=10)
     wire = await box.client()
     assert (await wire.request("/", method="POST", body=b"x" * 11)).body == (
-        b"<p>413 Request Entity Too Large</p>"
+        b"<p>413 Content Too Large</p>"
     )
     await box.serve(pages=PAGES)
     assert (await (await box.client()).request("/")).body == b"<p>503 Service Unavailable</p>"
@@ -321,6 +324,17 @@ async def test_what_is_refused_for_its_own_bytes_is_told_in_plain_text_and_close
     assert answer.header("proxy-status") == f"turnout; error={error}"
     assert answer.closes
     assert await wire.is_closed()
+
+
+async def test_a_body_that_is_malformed_is_told_as_the_client_likes(box: Box) -> None:
+    await box.serve(await box.endpoint(), pages=PAGES)
+    wire = await box.client()
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
+    await wire.send(head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+    answer = await wire.answer()
+    assert (answer.status, answer.closes) == (400, True)
+    assert answer.header("content-type") == "application/problem+json"
+    assert answer.json()["request_id"] == answer.header("x-request-id")
 
 
 async def test_the_connection_is_kept_where_the_request_was_understood(box: Box) -> None:

@@ -434,6 +434,23 @@ async def test_the_log_and_the_drain_name_what_the_client_asked_for(box: Box) ->
     assert (await wire.answer()).status == 200
 
 
+def test_what_a_trusted_peer_claims_obeys_as_well_where_it_comes_back_as_a_line() -> None:
+    pool = Pool(name="blue", endpoints=(), weight=WHOLE)
+    removed = rules("X-Original-URL", Client_IP="1.1.1.1")
+    service = Service(
+        name="shop", routes=(Route(),), pools=(pool,), active="blue", request_headers=removed
+    )
+    head = RequestHead(b"GET", b"/", [])
+    head.host = b"a"
+    head.special = {b"client-ip": b"6.6.6.6", b"x-original-url": b"/admin"}
+    added = b"Via: x\r\nclient-ip: 6.6.6.6\r\nx-original-url: /admin\r\nX-Kept: 1\r\n"
+    sent = RequestRules(service).request_head(head, None, added)
+    assert b"6.6.6.6" not in sent
+    assert b"/admin" not in sent
+    assert sent.count(b"Client-IP: 1.1.1.1\r\n") == 1
+    assert b"Via: x\r\nX-Kept: 1\r\n" in sent
+
+
 def test_a_request_is_the_same_after_it_was_written() -> None:
     pool = Pool(name="blue", endpoints=(), weight=WHOLE)
     route = Route(path="/api", strip_prefix=True)

@@ -21,7 +21,7 @@ _CONNECTION = frozenset(
     }
 )
 _OURS = frozenset({"via", "x-request-id"})
-_OURS_IN_REQUESTS = frozenset({"forwarded", "traceparent"})
+_OURS_IN_REQUESTS = frozenset({"forwarded", "x-real-ip", "traceparent", "tracestate"})
 _OURS_IN_ANSWERS = frozenset({"proxy-status"})
 _OUR_FAMILIES = ("x-turnout-",)
 _OUR_FAMILIES_IN_REQUESTS = ("x-forwarded-", "x-client-cert-")

@@ -55,6 +55,8 @@ OURS = "is what Turnout itself says"
         ("request", "X-Forwarded-Prefix", OURS),
         ("request", "Forwarded", OURS),
         ("request", "traceparent", OURS),
+        ("request", "tracestate", OURS),
+        ("request", "X-Real-IP", OURS),
         ("request", "X-Client-Cert-Subject", OURS),
         ("request", "X-Turnout-Pool", OURS),
         ("response", "x-turnout-release", OURS),
