@@ -10,8 +10,11 @@ HTML = b"text/html"
 JSON = b"application/json"
 TEXT = b"text/plain"
 
-LONGEST = 1024
-"""Bytes of the header that are read: browsers send a tenth of it, and more is somebody's game."""
+LONGEST = 512
+"""Bytes of the header that are read: browsers send a third of it, and more is somebody's game."""
+MOST = 16
+"""Ranges that concern us and are looked at; browsers have two."""
+_OURS = frozenset({HTML, JSON, TEXT, b"text/*", b"application/*", b"*/*"})
 
 _QUALITY = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)").fullmatch
 
@@ -45,21 +48,25 @@ def best(accept: bytes | None, offers: Sequence[bytes]) -> bytes:
 
 
 def _ranges(accept: bytes) -> list[tuple[bytes, float]]:
-    """Media ranges in lower case with their qualities; what is malformed is left out."""
+    """Media ranges in lower case with their qualities; what does not concern us is left out."""
     if len(accept) > LONGEST:
         accept = accept[:LONGEST].rpartition(b",")[0]
     found = []
     for part in accept.lower().split(b","):
-        name, *parameters = part.split(b";")
-        quality = _quality(parameters)
-        if quality is not None:
-            found.append((name.strip(b" \t"), quality))
+        name, _, parameters = part.partition(b";")
+        name = name.strip(b" \t")
+        if name in _OURS or name.endswith(b"+json"):
+            quality = _quality(parameters) if parameters else 1.0
+            if quality is not None:
+                found.append((name, quality))
+            if len(found) == MOST:
+                break
     return found
 
 
-def _quality(parameters: list[bytes]) -> float | None:
+def _quality(parameters: bytes) -> float | None:
     """Value of the parameter q; 1 without one, None when it is malformed."""
-    for parameter in parameters:
+    for parameter in parameters.split(b";"):
         name, _, value = parameter.partition(b"=")
         if name.strip(b" \t") == b"q":
             value = value.strip(b" \t")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1.accept import HTML, JSON, LONGEST, TEXT, best
+from proxy.http1.accept import HTML, JSON, LONGEST, MOST, TEXT, best
 
 USUAL = (TEXT, JSON, HTML)
 WITH_PAGE = (HTML, TEXT, JSON)
@@ -88,6 +88,12 @@ def test_only_so_much_of_the_header_is_read_and_never_half_a_range() -> None:
     assert best(b"x" * (2 * LONGEST), USUAL) == TEXT
     half = b"text/plain;q=0.1," + b"a" * (LONGEST - 27) + b",text/html;q=0.0"
     assert best(half + b"01" * LONGEST, USUAL) == TEXT
+
+
+def test_only_so_many_ranges_are_looked_at() -> None:
+    many = b"text/*;q=0.1," * (MOST - 1)
+    assert best(many + b"application/json", USUAL) == JSON
+    assert best(many + b"text/*;q=0.1,application/json", USUAL) == TEXT
 
 
 @pytest.mark.parametrize("piece", [b",", b";", b"*/*,", b"text/html;q=", b"q=1;"])
