@@ -158,15 +158,22 @@ HELD_ENDS = ("released", "timed_out", "refused", "client_gone")
 # ---- a listener's area ----
 
 L_ACCEPTED = 0
-L_REFUSED = 1
-"""Closed at once because of max_connections."""
+L_PAUSES = 1
+"""How often nothing was accepted for a moment because no descriptor was left."""
 L_ACTIVE = 2
 """Gauges, set at every sweep: with an exchange, waiting for a request, tunnelling."""
 L_IDLE = 3
 L_TUNNEL = 4
 L_BAD_REQUESTS = 5
 """Requests refused before they had a service: malformed, too large, too slow, no route."""
-LISTENER_WORDS = 8
+L_ENTERING = 6
+"""Gauge: connections before their first request, in a PROXY header or a TLS handshake."""
+REFUSALS = ("limit", "client_limit", "proxy_protocol", "tls", "gate")
+"""Why a connection was refused, in the order of the words: the listener has as many as it may, the
+client has; its PROXY header or its handshake failed or was late; others were quicker to get in."""
+L_REFUSED = 7
+"""Connections refused, one word for each of REFUSALS."""
+LISTENER_WORDS = 16
 
 # ---- a worker's own area, at index 0 ----
 

@@ -21,6 +21,7 @@ from proxy.http1.parser import RequestParser
 
 if TYPE_CHECKING:
     from proxy.dataplane.decision import Decision
+    from proxy.dataplane.gate import Arrival
     from proxy.dataplane.listener import ListenerLive
     from proxy.dataplane.live import ServiceLive
     from proxy.dataplane.plane import Plane
@@ -35,6 +36,8 @@ MAX_DISCARDED = 16 * 1024 * 1024
 HALF_CLOSED_S = 1.0
 """A client that only closed its side for sending cannot be told from one that is gone;
 after this time without a byte of the answer it counts as gone, as it does with nginx."""
+MAX_TURNED_AWAY = 64
+"""Clients of a listener that hear at the same time why they are not served: each lingers."""
 MAX_EARLY = 64 * 1024
 """Bytes kept that a client sent behind a request for an upgrade."""
 
@@ -44,15 +47,18 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 class Downstream(asyncio.Protocol):
     __slots__ = (
         "_advancing",
+        "_arrival",
         "_discarded",
         "_early",
         "_last_words",
         "_parsing",
         "_reading_paused",
         "_waiting",
+        "client_key",
         "current",
         "eof_since",
         "head_since",
+        "is_admitted",
         "is_ending",
         "is_paused",
         "is_secure",
@@ -68,11 +74,16 @@ class Downstream(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, plane: Plane, listener: ListenerLive) -> None:
+    def __init__(
+        self, plane: Plane, listener: ListenerLive, arrival: Arrival | None = None
+    ) -> None:
         # fixed
         self.plane = plane
         self.listener = listener
         self.is_secure = False
+        self._arrival = arrival  # what the gate knows of it, until the connection is made
+        self.is_admitted = False  # counted among the listener's connections
+        self.client_key = 0  # what it is counted by among its client's; 0 = it is not
         # per connection
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before any use
         self.origin: Origin = None  # type: ignore[assignment] # the same
@@ -101,12 +112,26 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        if self.listener.admit(self):
-            self.origin = self.listener.origin(self.transport)
-            self.plane.connections.add(self)
-        else:
+        arrival, self._arrival = self._arrival, None
+        listener = self.listener
+        if arrival is not None:
+            self.is_secure = arrival.is_secure
+        self.origin = listener.origin(self.transport, arrival)
+        refusal = listener.admit(self, arrival)
+        self.plane.connections.add(self)
+        if refusal is not None:
+            self._turn_away(refusal)
+        elif arrival is not None and listener.is_leaving:  # it comes out of the gate after the others have rested
             self.is_ending = True
+            self.head_since = self.plane.clock.now
+
+    def _turn_away(self, refusal: Fault) -> None:
+        """Say why it is not served, unless so many are being told that it would cost too much."""
+        self.is_ending = True
+        if self.listener.turned_away > MAX_TURNED_AWAY:
             self.transport.abort()
+        else:
+            self._say_last(refusal)
 
     def data_received(self, data: bytes) -> None:
         if self.linger_until:
@@ -323,7 +348,8 @@ class Downstream(asyncio.Protocol):
         if self._parsing is not None and self._parsing.is_done:
             self._linger()  # the rest of a body whose request has its answer already
             return
-        self.listener.count_bad()
+        if self.is_admitted:
+            self.listener.count_bad()
         _, request_id = self.origin.lines(_NO_HEAD, self.plane.ids)
         wall = self.plane.clock.wall
         self.write(own_answer(fault, request_id, None, keep_alive=False, wall=wall))

@@ -22,6 +22,18 @@ NO_POOL = Fault(
     sentence="This service is not available at the moment.",
     side=Side.PROXY,
 )
+TOO_MANY_CONNECTIONS = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="There are as many connections as this proxy accepts.",
+    side=Side.PROXY,
+)
+TOO_MANY_OF_CLIENT = Fault(
+    status=429,
+    error="connection_limit_reached",
+    sentence="There are as many connections from your address as this proxy accepts.",
+    side=Side.PROXY,
+)
 TOO_MANY_REQUESTS = Fault(
     status=429,
     error="http_request_denied",

@@ -23,6 +23,7 @@ from proxy.dataplane.hold import Holds
 from proxy.dataplane.listener import ListenerLive
 from proxy.dataplane.live import Live, Table
 from proxy.dataplane.resolve import Resolve, Resolver, Tell, system_resolve
+from proxy.door import Door, size
 from proxy.errors import Fault
 from proxy.model import AccessLog, Snapshot
 from proxy.policy.routing import Router
@@ -43,6 +44,7 @@ class Plane:
         report: Report,
         note: Callable[[Exchange, Fault, str], None] | None = None,
         tell: Tell = lambda _, __: None,
+        door: Door | None = None,
         clock: Clock | None = None,
         resolve: Resolve = system_resolve,
     ) -> None:
@@ -50,6 +52,7 @@ class Plane:
         self.board = board
         self.worker = worker
         self.workers = workers
+        self.door = door or Door(memoryview(bytearray(size(1))).cast("Q"), 0, 1)
         self.report = report
         self.note = note
         clock = clock or SystemClock()
@@ -90,8 +93,9 @@ class Plane:
             known = self._listeners.get(spec.bind)
             if known is not None:
                 known.adopt(spec)
+                await known.listen_anew()
             elif spec.bind in sockets:
-                listener = ListenerLive(self, spec, self.words, self.workers)
+                listener = ListenerLive(self, spec, self.words)
                 self._listeners[spec.bind] = listener
                 await listener.listen(sockets[spec.bind])
         self._sweeper.stop()
@@ -108,6 +112,7 @@ class Plane:
 
     async def _close_listener(self, bind: str) -> None:
         listener = self._listeners.pop(bind)
+        listener.is_leaving = True
         listener.stop_listening()
         await asyncio.sleep(0)
         await listener.accept_rest()
@@ -145,7 +150,7 @@ class Plane:
             await self._close_listener(bind)
         for connection in list(self.connections):
             connection.rest()
-        if self.connections:
+        if self.connections or self._entering():
             self._emptied.clear()
             try:
                 async with asyncio.timeout(grace_s):
@@ -160,7 +165,7 @@ class Plane:
         self.resolver.close()
         self._sweeper.stop()
         self._holds.close()
-        for listener in self._listeners.values():
+        for listener in (*self._listeners.values(), *self._leaving):
             listener.close()
         for connection in list(self.connections):
             if connection.current is not None:
@@ -178,9 +183,16 @@ class Plane:
     def forget(self, connection: Downstream) -> None:
         if connection in self.connections:
             self.connections.discard(connection)
-            connection.listener.left()
-            if not self.connections:
-                self._emptied.set()
+            connection.listener.left(connection)
+            self.look_whether_empty()
+
+    def look_whether_empty(self) -> None:
+        if not self.connections and not self._entering():
+            self._emptied.set()
+
+    def _entering(self) -> int:
+        """Connections on their way in through a gate."""
+        return sum(each.entering for each in (*self._listeners.values(), *self._leaving))
 
     def in_flight(self, service: str, pool: str | None) -> list[dict[str, Any]]:
         """What is in flight on a service, oldest first."""
@@ -211,6 +223,8 @@ class Plane:
                 self.report("sweep", error)
                 connection.abort()
             current = connection.current
+            if not connection.is_admitted:
+                continue  # it is only being told why
             if current is None:
                 state = stats.L_IDLE
             elif current.kind == stats.TUNNEL:
@@ -224,7 +238,7 @@ class Plane:
                 states[listener, stats.L_IDLE],
                 states[listener, stats.L_TUNNEL],
             )
-        self._leaving = [listener for listener in self._leaving if listener.open]
+        self._leaving = [each for each in self._leaving if each.open or each.turned_away]
         self._live.look()
         self._holds.sweep(now)
         self._refresh_names()

@@ -1,4 +1,4 @@
-"""Listeners: each worker's share of the limit, and addresses of every kind."""
+"""Listeners: limits of connections, and addresses of every kind."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ import asyncio
 import socket
 from pathlib import Path
 
-import pytest
-
-from proxy.dataplane.listener import ListenerLive
 from proxy.model import WHOLE, Listener, Snapshot
 from tests.dataplane.box import Box, until
-
-
-@pytest.mark.parametrize(
-    ("limit", "workers", "share"), [(0, 4, 0), (1, 4, 1), (8, 4, 2), (9, 4, 3), (5, 1, 5)]
-)
-async def test_each_worker_keeps_its_share_of_the_limit(
-    box: Box, limit: int, workers: int, share: int
-) -> None:
-    spec = Listener(bind="a:1", max_connections=limit)
-    listener = ListenerLive(box.plane, spec, box.words, workers)
-    assert listener._limit == share
 
 
 async def test_a_changed_limit_holds_for_the_next_connection(box: Box) -> None:
@@ -29,7 +15,7 @@ async def test_a_changed_limit_holds_for_the_next_connection(box: Box) -> None:
     await box.serve(endpoint, listener={"max_connections": 1})
     first = await box.client()
     assert (await first.request("/")).status == 200
-    assert await (await box.client()).rest() == b""
+    assert (await (await box.client()).answer()).status == 503
     await box.serve(endpoint, listener={"max_connections": 2})
     assert (await (await box.client()).request("/")).status == 200
     assert (await first.request("/")).status == 200

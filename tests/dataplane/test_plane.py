@@ -41,15 +41,21 @@ async def test_in_flight_is_told_oldest_first_with_its_route_and_without_its_que
     assert box.plane.in_flight("other", None) == []
 
 
-async def test_connections_over_the_limit_are_closed_at_once_and_counted(box: Box) -> None:
+async def test_connections_over_the_limit_are_told_so_closed_and_counted(box: Box) -> None:
     await box.serve(await box.endpoint(), listener={"max_connections": 2})
     first, second = await box.client(), await box.client()
     assert (await first.request("/")).status == 200
     assert (await second.request("/")).status == 200
     third = await box.client()
+    refusal = await third.answer()
+    assert refusal.status == 503
+    assert refusal.header("retry-after") == "1"
+    assert refusal.header("proxy-status") == "turnout; error=connection_limit_reached"
     assert await third.rest() == b""
+    third.close()
     assert box.of_listener(stats.L_REFUSED) == 1
     assert box.of_listener(stats.L_ACCEPTED) == 2
+    assert box.of_listener(stats.L_BAD_REQUESTS) == 0
     first.close()
     await until(lambda: len(box.plane.connections) == 1, "there is room again")
     assert (await (await box.client()).request("/")).status == 200
