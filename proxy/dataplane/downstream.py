@@ -121,7 +121,9 @@ class Downstream(asyncio.Protocol):
         self.plane.connections.add(self)
         if refusal is not None:
             self._turn_away(refusal)
-        elif arrival is not None and listener.is_leaving:  # it comes out of the gate after the others have rested
+        elif (
+            arrival is not None and listener.is_leaving
+        ):  # it comes out of the gate after the others have rested
             self.is_ending = True
             self.head_since = self.plane.clock.now
 

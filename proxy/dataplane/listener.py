@@ -130,8 +130,10 @@ class ListenerLive:
             connection.client_key = arrival.client_key
             if refusal is not None:
                 self.leave(0)
-        connection.is_admitted = refusal is None
-        if refusal is not None:
+        if refusal is None:
+            connection.is_admitted = True
+            self.count(stats.L_ACCEPTED)
+        else:
             self.turned_away += 1
         return refusal
 
@@ -151,11 +153,9 @@ class ListenerLive:
 
     def enter(self) -> bool:
         """Count a connection; False when the listener has as many as it may."""
-        words, slot = self._words, self.spec.slot
         if self._most and not self._plane.door.enter(self._key, self._most):
-            words[slot + stats.L_REFUSED + _LIMIT] += 1
+            self.count(stats.L_REFUSED + _LIMIT)
             return False
-        words[slot + stats.L_ACCEPTED] += 1
         self.open += 1
         return True
 
@@ -172,7 +172,7 @@ class ListenerLive:
     def _enter_client(self, key: int) -> bool:
         if self._plane.door.enter(key, self._most_per_client):
             return True
-        self._words[self.spec.slot + stats.L_REFUSED + _CLIENT_LIMIT] += 1
+        self.count(stats.L_REFUSED + _CLIENT_LIMIT)
         return False
 
     def left(self, connection: Downstream) -> None:
@@ -224,7 +224,7 @@ class ListenerLive:
         self.count(stats.L_REFUSED + stats.REFUSALS.index(reason))
 
     def count_bad(self) -> None:
-        self._words[self.spec.slot + stats.L_BAD_REQUESTS] += 1
+        self.count(stats.L_BAD_REQUESTS)
 
     def gauge(self, active: int, idle: int, tunnels: int) -> None:
         words, slot = self._words, self.spec.slot

@@ -1,12 +1,14 @@
 """A worker: one data-plane process, told what to do over the channel to its supervisor.
 
-Started by exec: `python -m proxy.process.worker SLOT WORKERS CHANNEL_FD COUNTERS_FD BOARD_FD`.
+Started by exec: `python -m proxy.process.worker SLOT WORKERS` and the descriptors
+of the channel, of its counters, of the board and of the door.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -15,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from proxy import stats
+from proxy import door, stats
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.plane import Plane
 from proxy.errors import Fault
@@ -31,9 +33,9 @@ ORPHAN_GRACE_S = 30.0
 
 
 class Worker:
-    def __init__(
-        self, slot: int, workers: int, channel_fd: int, counters_fd: int, board_fd: int
-    ) -> None:
+    def __init__(self, slot: int, workers: int, descriptors: list[int]) -> None:
+        channel_fd, counters_fd, board_fd, door_fd = descriptors
+        shared = mmap.mmap(door_fd, door.size(workers))
         self._slot = slot
         self._counters = CounterBlock(counters_fd)
         self._outlet = Outlet(dropped=self._note_dropped)
@@ -44,6 +46,7 @@ class Worker:
             self._board.words,
             worker=slot,
             workers=workers,
+            door=door.Door(memoryview(shared).cast("Q"), slot, workers),
             report=self._report,
             note=self._note,
             tell=lambda event, facts: self._event(event, **facts),
@@ -141,7 +144,7 @@ class Worker:
 
 
 async def _main(numbers: list[int]) -> None:
-    worker = Worker(*numbers)
+    worker = Worker(numbers[0], numbers[1], numbers[2:])
     await spawn(worker.run(), name="worker", report=lambda *_: None)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import mmap
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from proxy import stats
+from proxy import door, stats
 from proxy.control.fleet import InFlight, Sample, WorkerState
 from proxy.dataplane.access_log import LOG_FLAGS, LOG_MODE
 from proxy.model import Snapshot
@@ -81,8 +83,11 @@ class Workforce:
         self._slots = slots
         self._sockets = SocketTable(count)
         self._totals = Totals()
-        self._board_fd = _shared_memory("turnout-board")
+        self._board_fd = _shared_memory("turnout-board", BLOCK_WORDS * 8)
         self._board = Board(CounterBlock(self._board_fd).words, count)
+        self._door_fd = _shared_memory("turnout-door", door.size(count))
+        self._door = memoryview(mmap.mmap(self._door_fd, door.size(count))).cast("Q")
+        door.prepare(self._door, secrets.token_bytes(door.SECRET_BYTES))
         self._workers: list[WorkerProcess | None] = [None] * count
         self._restarts = [0] * count
         self._failures = [0] * count
@@ -218,17 +223,17 @@ class Workforce:
 
     async def _start_worker(self, slot: int) -> None:
         generation = next(self._generations)
-        counters_fd = _shared_memory(f"turnout-{slot}-{generation}")
+        counters_fd = _shared_memory(f"turnout-{slot}-{generation}", BLOCK_WORDS * 8)
         ours, theirs = socket.socketpair()
         # -P: whatever lies in the folder we were started in must not pass for our package.
         command = [sys.executable, "-P", "-m", "proxy.process.worker"]
-        numbers = (slot, self._count, theirs.fileno(), counters_fd, self._board_fd)
+        shared = (theirs.fileno(), counters_fd, self._board_fd, self._door_fd)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                *map(str, numbers),
+                *map(str, (slot, self._count, *shared)),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), counters_fd, self._board_fd),
+                pass_fds=shared,
             )
             worker = WorkerProcess(slot, generation, process)
             worker.counters = CounterBlock(counters_fd)
@@ -313,6 +318,7 @@ class Workforce:
         self._totals.retire((worker.slot, worker.generation), self._slots.dealt)
         if worker.counters is not None:
             worker.counters.close()
+        door.clear(self._door, worker.slot)
         for asked, _, done in list(self._answers.values()):
             asked.discard(worker.generation)
             if not asked:
@@ -365,10 +371,10 @@ class Workforce:
             done.set()
 
 
-def _shared_memory(name: str) -> int:
-    """A descriptor of zeroed memory for one block."""
+def _shared_memory(name: str, size: int) -> int:
+    """A descriptor of zeroed memory."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, BLOCK_WORDS * 8)
+    os.ftruncate(descriptor, size)
     return descriptor
 
 

@@ -44,7 +44,12 @@ TESTS = ("errors", "latency", "4xx", "record")
 """The judge's, as its verdict names them."""
 CAUSES = ("down", "rate", *TESTS, "starved", "operator")
 """Of rollbacks: the guards, the tests, too few requests, a person."""
-CONNECTION_STATES = {"active": stats.L_ACTIVE, "idle": stats.L_IDLE, "tunnel": stats.L_TUNNEL}
+CONNECTION_STATES = {
+    "active": stats.L_ACTIVE,
+    "idle": stats.L_IDLE,
+    "tunnel": stats.L_TUNNEL,
+    "entering": stats.L_ENTERING,
+}
 
 POOL = ("service", "pool")
 
@@ -124,7 +129,7 @@ class FleetCollector(Collector):
         yield from self._checks()
         yield from self._hooks()
         yield from self._rollouts()
-        yield self._connections(snapshot)
+        yield from self._connections(snapshot)
         yield from self._configuration(snapshot)
         yield from self._fleet()
 
@@ -387,17 +392,37 @@ class FleetCollector(Collector):
             self._instruments.hooks_pending(),
         )
 
-    def _connections(self, snapshot: Snapshot) -> Metric:
+    def _connections(self, snapshot: Snapshot) -> Iterator[Metric]:
+        totals = self._instruments.totals
         connections = GaugeMetricFamily(
             "turnout_connections",
-            "Client connections: with an exchange, waiting for a request, tunnelling.",
+            "Client connections: with an exchange, waiting for a request, tunnelling, "
+            "in a PROXY header or a TLS handshake.",
             labels=("listener", "state"),
         )
+        accepted = CounterMetricFamily(
+            "turnout_connections_accepted", "Client connections let in.", labels=("listener",)
+        )
+        refused = CounterMetricFamily(
+            "turnout_connections_refused",
+            "Client connections refused, by the reason.",
+            labels=("listener", "reason"),
+        )
+        pauses = CounterMetricFamily(
+            "turnout_accept_pauses",
+            "How often accepting stood still because no descriptor was left.",
+            labels=("listener",),
+        )
         for listener in snapshot.listeners:
+            bind, slot = listener.bind, listener.slot
             for state, word in CONNECTION_STATES.items():
-                count = self._instruments.totals.gauge(listener.slot + word)
-                connections.add_metric((listener.bind, state), count)
-        return connections
+                connections.add_metric((bind, state), totals.gauge(slot + word))
+            accepted.add_metric((bind,), totals.counter(slot + stats.L_ACCEPTED))
+            for number, reason in enumerate(stats.REFUSALS):
+                count = totals.counter(slot + stats.L_REFUSED + number)
+                refused.add_metric((bind, reason), count)
+            pauses.add_metric((bind,), totals.counter(slot + stats.L_PAUSES))
+        yield from (connections, accepted, refused, pauses)
 
     def _configuration(self, snapshot: Snapshot) -> Iterator[Metric]:
         config = self._instruments.config()

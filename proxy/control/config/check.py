@@ -34,6 +34,9 @@ def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _at_least_one(("listeners",), tree.get("listeners"))
     yield from _binds(tree)
     yield from _redirects(tree)
+    for index, listener in enumerate(_list(tree, "listeners")):
+        if isinstance(listener, dict):
+            yield from _proxy_protocol(("listeners", index), listener)
     yield from _admin(_mapping(tree, "admin"))
     yield from _routes(_mapping(tree, "services"))
     for name, service in _mapping(tree, "services").items():
@@ -127,6 +130,15 @@ def _prefixes(path: Path, routes: list[Any]) -> Iterator[Finding]:
                 what="has no effect, since there is nothing in the path / to leave out",
                 expected="a longer path",
             )
+
+
+def _proxy_protocol(path: Path, listener: Mapping[str, Any]) -> Iterator[Finding]:
+    if listener.get("proxy_protocol") is True and not listener.get("trusted_proxies"):
+        yield Finding(
+            path=(*path, "proxy_protocol"),
+            what="is on, and there is nobody whose PROXY header is believed",
+            expected="trusted_proxies with the networks of the balancers",
+        )
 
 
 def _admin(admin: Mapping[str, Any]) -> Iterator[Finding]:

@@ -104,6 +104,9 @@ async def test_every_name_of_the_contract_is_there(admin: Admin) -> None:
         "turnout_config_last_reload_successful",
         "turnout_config_last_reload_success_timestamp_seconds",
         "turnout_connections",
+        "turnout_connections_accepted_total",
+        "turnout_connections_refused_total",
+        "turnout_accept_pauses_total",
         "turnout_worker_up",
         "turnout_build_info",
         "turnout_access_log_dropped_total",
@@ -171,11 +174,21 @@ async def test_gauges_show_what_is_in_force_now(admin: Admin) -> None:
     words = admin.fleet.add(0)
     words[BLUE + stats.P_IN_FLIGHT + stats.STREAM] = 3
     words[LISTENER + stats.L_IDLE] = 9
+    words[LISTENER + stats.L_ENTERING] = 4
+    words[LISTENER + stats.L_ACCEPTED] = 70
+    words[LISTENER + stats.L_REFUSED + stats.REFUSALS.index("client_limit")] = 6
+    words[LISTENER + stats.L_PAUSES] = 1
     found = await scrape(admin)
     assert blue(found, "turnout_weight") == 62.5
     assert blue(found, "turnout_in_flight", class_="stream") == 3
     assert blue(found, "turnout_drain_remaining") == 0
-    assert value(found, "turnout_connections", listener="127.0.0.1:8080", state="idle") == 9
+    here = {"listener": "127.0.0.1:8080"}
+    assert value(found, "turnout_connections", **here, state="idle") == 9
+    assert value(found, "turnout_connections", **here, state="entering") == 4
+    assert value(found, "turnout_connections_accepted_total", **here) == 70
+    assert value(found, "turnout_connections_refused_total", **here, reason="client_limit") == 6
+    assert value(found, "turnout_connections_refused_total", **here, reason="limit") == 0
+    assert value(found, "turnout_accept_pauses_total", **here) == 1
     assert value(found, "turnout_config_revision") == 7
     assert value(found, "turnout_build_info", version=__version__) == 1
 
