@@ -3,8 +3,8 @@
 A limit that holds over all workers needs a count of all of them at every accept. So each
 worker has a table in one shared block, is its only writer, and reads the others'. A table has
 no locks and no pointers: a key's place is one of WAYS words of a bucket, and a word holds a
-fingerprint of the key and its count. A worker writes first and reads then, so that of two
-workers that let the last one in at the same time at most none does, never both.
+fingerprint of the key and its count. A worker writes first and reads then: when two of them
+are about to let the last one in at the same moment, both may refuse, but never both let in.
 
 The hash is keyed with a secret that the supervisor made: nobody can choose addresses that
 fall on each other. A key that finds its bucket full is counted by its own worker only.

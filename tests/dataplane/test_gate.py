@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 import struct
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 import trustme
 
 from proxy import stats
-from proxy.dataplane import gate
 from proxy.dataplane.listener import ListenerLive
 from proxy.model import Certificate, ListenerTls
-from tests.dataplane.box import Box, Scripted, until
-from tests.e2e.wire import Wire, WireError
+from tests.dataplane.box import Box, Scripted
+from tests.e2e.wire import Wire
 
 V1 = b"PROXY TCP4 203.0.113.9 198.51.100.1 40000 443\r\n"
 V1_IPV6 = b"PROXY TCP6 2001:db8::9 2001:db8::1 40000 8443\r\n"

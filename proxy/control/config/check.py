@@ -133,7 +133,8 @@ def _prefixes(path: Path, routes: list[Any]) -> Iterator[Finding]:
 
 
 def _proxy_protocol(path: Path, listener: Mapping[str, Any]) -> Iterator[Finding]:
-    if listener.get("proxy_protocol") is True and not listener.get("trusted_proxies"):
+    is_wanted = _parsed(values.boolean, listener.get("proxy_protocol"))
+    if is_wanted and not listener.get("trusted_proxies"):
         yield Finding(
             path=(*path, "proxy_protocol"),
             what="is on, and there is nobody whose PROXY header is believed",

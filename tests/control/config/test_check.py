@@ -32,6 +32,24 @@ def test_weights_name_pools_that_exist(problems: Problems) -> None:
     ]
 
 
+@pytest.mark.parametrize("switch", ["true", "${PROXIED}"])
+@pytest.mark.parametrize("trusted", ["", "    trusted_proxies: []\n"])
+def test_a_proxy_header_is_asked_of_somebody(
+    problems: Problems, minimal: str, switch: str, trusted: str
+) -> None:
+    bind = "  - bind: 127.0.0.1:8080\n"
+    text = minimal.replace(bind, f"{bind}    proxy_protocol: {switch}\n{trusted}")
+    assert _found(problems(text, environ={"PROXIED": "true"})) == [
+        (
+            "3:21: listeners[0].proxy_protocol: is on, and there is nobody whose PROXY header is "
+            "believed (expected trusted_proxies with the networks of the balancers)"
+        )
+    ]
+    trusting = text.replace(trusted, "") if trusted else text
+    trusting = trusting.replace(bind, f"{bind}    trusted_proxies: [10.0.0.0/8]\n")
+    assert problems(trusting, environ={"PROXIED": "true"}) == []
+
+
 @pytest.mark.parametrize(
     ("weights", "total"), [("blue: 90", "90"), ("blue: 99.5, green: 1", "100.5"), ("", "0")]
 )
