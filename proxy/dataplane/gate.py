@@ -112,10 +112,10 @@ class Gate:
     # ---- accepting ----
 
     def _accept(self) -> None:
-        for _ in range(TURN):
-            if len(self.arrivals) >= MOST_ENTERING and not self._make_place():
-                self._rest()
-                return
+        if len(self.arrivals) >= MOST_ENTERING and not self._make_place():
+            self._rest()
+            return
+        for _ in range(min(TURN, MOST_ENTERING - len(self.arrivals))):
             try:
                 sock = self._sock.accept()[0] if self._sock is not None else None
             except OSError as error:
