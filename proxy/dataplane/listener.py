@@ -193,7 +193,7 @@ class ListenerLive:
         """What a client's connections are counted by; 0 for those that stand for many clients."""
         if origin.trusted or not origin.address:
             return 0
-        return self._plane.door.key(self.spec.bind.encode() + b"\0" + _network(origin.address))
+        return self._plane.door.key(self.spec.bind.encode() + b"\0" + network_of(origin.address))
 
     def _count_clients(self, *, wanted: bool) -> None:
         """Count by client those that are in already, or forget these counts."""
@@ -262,7 +262,7 @@ class ListenerLive:
         return address, name[1] if isinstance(name, tuple) else 80
 
 
-def _network(address: str) -> bytes:
+def network_of(address: str) -> bytes:
     """An IPv4 address, or the first half of an IPv6 one: a client has all of the other half."""
     if ":" not in address:
         return address.encode()

@@ -6,8 +6,40 @@ import asyncio
 import socket
 from pathlib import Path
 
+import pytest
+
+from proxy import door, stats
+from proxy.dataplane import downstream
+from proxy.dataplane.listener import ListenerLive, network_of
+from proxy.door import Door
 from proxy.model import WHOLE, Listener, Snapshot
-from tests.dataplane.box import Box, until
+from tests.dataplane.box import BIND, Box, until
+from tests.e2e.wire import Wire
+
+
+def listener_of(box: Box) -> ListenerLive:
+    (found,) = box.plane._listeners.values()
+    return found
+
+
+async def status(box: Box, source: str = "127.0.0.1") -> int:
+    """What a new client of this address is answered; it stays connected if it is served."""
+    wire = await Wire.to(box.port, source=source)
+    box.clients.append(wire)
+    return (await wire.request("/")).status
+
+
+def refused(box: Box, reason: str) -> int:
+    return box.of_listener(stats.L_REFUSED + stats.REFUSALS.index(reason))
+
+
+@pytest.fixture
+def neighbour(box: Box) -> Door:
+    """The view of another worker, on memory that it shares with the plane."""
+    words = memoryview(bytearray(door.size(2))).cast("Q")
+    door.prepare(words, b"x" * door.SECRET_BYTES)
+    box.plane.door = Door(words, 0, 2)
+    return Door(words, 1, 2)
 
 
 async def test_a_changed_limit_holds_for_the_next_connection(box: Box) -> None:
@@ -15,10 +47,114 @@ async def test_a_changed_limit_holds_for_the_next_connection(box: Box) -> None:
     await box.serve(endpoint, listener={"max_connections": 1})
     first = await box.client()
     assert (await first.request("/")).status == 200
-    assert (await (await box.client()).answer()).status == 503
+    assert await status(box) == 503
     await box.serve(endpoint, listener={"max_connections": 2})
-    assert (await (await box.client()).request("/")).status == 200
+    assert await status(box) == 200
     assert (await first.request("/")).status == 200
+    await box.serve(endpoint)
+    assert [await status(box) for _ in range(3)] == [200] * 3
+    await box.serve(endpoint, listener={"max_connections": 5})
+    assert await status(box) == 503, "those of the time without a limit count"
+    first.close()
+    await until(lambda: listener_of(box).open == 4, "it is forgotten")
+    assert [await status(box) for _ in range(2)] == [200, 503]
+    assert refused(box, "limit") == 3
+
+
+async def test_the_limit_holds_over_all_workers(box: Box, neighbour: Door) -> None:
+    key = neighbour.key(BIND.encode())
+    await box.serve(await box.endpoint(), listener={"max_connections": 3})
+    neighbour.add(key, 2)
+    assert [await status(box) for _ in range(2)] == [200, 503]
+    neighbour.add(key, -1)
+    assert [await status(box) for _ in range(2)] == [200, 503], "room in one is room in all"
+    assert neighbour.count(key) == 3
+
+
+async def test_a_client_has_its_own_limit_over_all_workers(box: Box, neighbour: Door) -> None:
+    await box.serve(await box.endpoint(), listener={"max_per_client": 2})
+    assert await status(box) == 200
+    (connection,) = box.plane.connections
+    neighbour.add(connection.client_key, 1)
+    wire = await box.client()
+    refusal = await wire.answer()
+    assert refusal.status == 429
+    assert refusal.header("retry-after")
+    assert refusal.header("proxy-status") == "turnout; error=connection_limit_reached"
+    assert await wire.is_closed()
+    assert refused(box, "client_limit") == 1
+    assert await status(box, "127.0.0.2") == 200, "others have nothing to do with it"
+    assert neighbour.count(connection.client_key) == 2, "who is turned away does not count"
+    assert listener_of(box).open == 2
+
+
+async def test_a_limit_for_clients_can_come_and_go(box: Box) -> None:
+    endpoint = await box.endpoint()
+    await box.serve(endpoint)
+    first, second = await box.client(), await box.client()
+    for wire in (first, second):
+        await wire.request("/")
+    await box.serve(endpoint, listener={"max_per_client": 2})
+    assert await status(box) == 429, "those who are in count"
+    first.close()
+    await until(lambda: listener_of(box).open == 1, "it is forgotten")
+    assert [await status(box) for _ in range(2)] == [200, 429]
+    await box.serve(endpoint)
+    assert [await status(box) for _ in range(3)] == [200] * 3
+    second.close()
+    await until(lambda: listener_of(box).open == 4, "it is forgotten")
+    await box.serve(endpoint, listener={"max_per_client": 5})
+    assert [await status(box) for _ in range(2)] == [200, 429]
+
+
+async def test_trusted_peers_stand_for_many_and_are_not_counted(box: Box) -> None:
+    endpoint = await box.endpoint()
+    limited = {"max_per_client": 1}
+    await box.serve(endpoint, listener={**limited, "trusted_proxies": ("127.0.0.1/32",)})
+    assert [await status(box) for _ in range(3)] == [200] * 3
+    assert [await status(box, "127.0.0.2") for _ in range(2)] == [200, 429]
+    await box.serve(endpoint, listener=limited)
+    assert [await status(box) for _ in range(2)] == [200, 429], "it is trusted no more"
+    await box.serve(endpoint, listener={**limited, "trusted_proxies": ("127.0.0.1/32",)})
+    for wire in box.clients:
+        wire.close()
+    await until(lambda: not listener_of(box).open, "all are forgotten")
+    await box.serve(endpoint, listener=limited)
+    assert await status(box) == 200, "no count stays behind"
+
+
+async def test_only_some_hear_why_they_are_turned_away(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "MAX_TURNED_AWAY", 2)
+    await box.serve(await box.endpoint(), listener={"max_connections": 1})
+    served = await box.client()
+    await served.request("/")
+    told = [await box.client() for _ in range(2)]
+    assert [(await wire.answer()).status for wire in told] == [503] * 2
+    assert await (await box.client()).is_closed(), "the third one hears nothing"
+    assert listener_of(box).turned_away == 2
+    for wire in told:
+        wire.close()
+    await until(lambda: not listener_of(box).turned_away, "they have gone")
+    assert await status(box) == 503
+    await until(lambda: box.of_listener(stats.L_IDLE) == 1, "the gauge has only who is served")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:0:0:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_half_an_ipv6_one(
+    one: str, other: str, *, are_one: bool
+) -> None:
+    assert (network_of(one) == network_of(other)) == are_one
 
 
 async def test_a_unix_socket_serves_and_a_listener_that_goes_lets_its_clients_finish(

@@ -327,3 +327,35 @@ def test_the_cause_of_a_death_is_told_in_words() -> None:
     assert module._cause(-9) == "killed by SIGKILL"
     assert module._cause(3) == "exit code 3"
     assert module._cause(-40) == "killed by signal 40", "not every signal has a name"
+
+
+async def test_a_limit_holds_over_all_workers_and_forgets_the_dead(
+    crew: Crew, until: Until
+) -> None:
+    await crew.start()
+    snapshot = crew.snapshot()
+    (listener,) = snapshot.listeners
+    await crew.force.apply(replace(snapshot, listeners=(replace(listener, max_per_client=5),)))
+    statuses, writers = [], []
+
+    async def connect() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", crew.port)
+        writers.append(writer)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        statuses.append(int(head[9:12]))
+
+    try:
+        for _ in range(12):
+            await connect()
+        assert sorted(statuses) == [200] * 5 + [429] * 7
+        for victim in crew.note():
+            os.kill(victim, signal.SIGKILL)
+        await until(lambda: crew.up() == 2, "both are replaced")
+        statuses.clear()
+        for _ in range(7):
+            await connect()
+        assert sorted(statuses) == [200] * 5 + [429] * 2
+    finally:
+        for writer in writers:
+            writer.transport.abort()
