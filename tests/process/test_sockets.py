@@ -117,6 +117,16 @@ def test_an_address_of_version_6_is_opened_for_version_6_only(table: SocketTable
     assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
+def test_all_addresses_of_both_versions_may_share_a_port(table: SocketTable) -> None:
+    try:
+        port = free_port("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert table.open_for(snapshot(f"[::]:{port}", f"0.0.0.0:{port}")) == []
+    assert answers(("::1", port))
+    assert answers(("127.0.0.1", port))
+
+
 # ---- unix sockets ----
 
 
@@ -129,6 +139,9 @@ def test_a_unix_socket_is_shared_by_all_slots_and_open_to_everybody(
     mode = path.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o666
+    inode = path.stat().st_ino
+    assert table.open_for(snapshot(f"unix:{path}")) == []
+    assert path.stat().st_ino == inode, "a reload leaves it alone"
     table.close_all()
     assert not path.exists()
 

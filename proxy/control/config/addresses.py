@@ -112,9 +112,11 @@ def url(value: Any) -> str:
 
 
 def network(value: Any) -> str:
-    """A network, or one address, whose forwarding headers are believed."""
-    expected = "a network such as 10.0.0.0/8, or an address"
+    """A network, one address, or `unix:` for peers on unix sockets, who are believed."""
+    expected = "a network such as 10.0.0.0/8, an address, or unix:"
     written = text(value, expected)
+    if written == "unix:":
+        return written
     try:
         return str(_network(written))
     except ValueError:
@@ -151,6 +153,8 @@ def _address_host(written: str, name_part: str) -> str:
 
 def _unix(written: str) -> str:
     path = written.removeprefix("unix:")
+    if path.startswith("@"):  # anybody on the machine could connect, or be there before us
+        raise Wrong(f"is {quoted(written)}", "a path: an abstract socket has no permissions")
     if not path.startswith("/") or path.endswith("/"):
         meant = "unix:/" + path.strip("/") if path.strip("/") else ""
         raise Wrong(f"is {quoted(written)}", _EXPECTED, meant)

@@ -98,6 +98,13 @@ def test_a_slip_in_an_address_is_understood(written: str, meant: str) -> None:
     assert caught.value.suggestion == meant
 
 
+@pytest.mark.parametrize("read", [addresses.address, addresses.bind])
+def test_an_abstract_socket_is_refused_with_the_reason(read: Callable[[str], str]) -> None:
+    with pytest.raises(Wrong) as caught:
+        read("unix:@turnout")
+    assert caught.value.expected == "a path: an abstract socket has no permissions"
+
+
 @pytest.mark.parametrize("written", [8080, ":8080", "*:8080"])
 def test_a_bind_that_is_only_a_port_gets_a_host_suggested(written: Any) -> None:
     with pytest.raises(Wrong) as caught:
@@ -171,6 +178,7 @@ def test_paths_begin_with_a_slash_and_are_only_paths(written: str, meant: str) -
         ("10.1.2.3", "10.1.2.3/32"),
         ("FD00::/8", "fd00::/8"),
         ("::1", "::1/128"),
+        ("unix:", "unix:"),
     ],
 )
 def test_networks_are_written_with_their_length(written: str, network: str) -> None:
@@ -184,6 +192,7 @@ def test_networks_are_written_with_their_length(written: str, network: str) -> N
         ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
         ("10.0.0.0/33", ""),
         ("lan", ""),
+        ("unix:/run/a.sock", ""),
     ],
 )
 def test_what_is_no_network_is_refused(written: str, meant: str) -> None:
