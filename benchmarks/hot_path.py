@@ -93,7 +93,7 @@ def _connect(endpoint: EndpointLive) -> None:
 async def _measure(exchanges: int, rounds: int, *, profile: bool) -> None:
     plane, snapshot = _plane()
     await plane.apply(snapshot, {})
-    listener = ListenerLive(plane, Listener(bind="127.0.0.1:8080", slot=20), plane.words, 1)
+    listener = ListenerLive(plane, Listener(bind="127.0.0.1:8080", slot=20), plane.words)
     client = Downstream(plane, listener)
     client.connection_made(_Nowhere(client))
     endpoints = [e for s in plane.table.services for p in s.pools for e in p.endpoints.values()]

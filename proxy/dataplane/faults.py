@@ -30,7 +30,7 @@ TOO_MANY_CONNECTIONS = Fault(
 )
 TOO_MANY_OF_CLIENT = Fault(
     status=429,
-    error="connection_limit_reached",
+    error="http_request_denied",
     sentence="There are as many connections from your address as this proxy accepts.",
     side=Side.PROXY,
 )

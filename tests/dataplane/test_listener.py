@@ -80,7 +80,7 @@ async def test_a_client_has_its_own_limit_over_all_workers(box: Box, neighbour: 
     refusal = await wire.answer()
     assert refusal.status == 429
     assert refusal.header("retry-after")
-    assert refusal.header("proxy-status") == "turnout; error=connection_limit_reached"
+    assert refusal.header("proxy-status") == "turnout; error=http_request_denied"
     assert await wire.is_closed()
     assert refused(box, "client_limit") == 1
     assert await status(box, "127.0.0.2") == 200, "others have nothing to do with it"

@@ -74,7 +74,7 @@ def test_the_defaults_in_the_table_are_those_of_the_schema(page: str) -> None:
     parts = {"listeners[].": config.listeners[0], "": config.services["shop"]}
     table = section(page, "Timeouts, limits and answers")
     rows = re.findall(r"^\| `(listeners\[\]\.|)(\w+)\.(\w+)` \| (\S+)", table, re.MULTILINE)
-    assert len(rows) == 20
+    assert len(rows) == 21
     for where, group, key, said in rows:
         shown = parts[where].model_dump(mode="json")[group][key]
         assert str(shown) == said, f"{where}{group}.{key}"
