@@ -18,6 +18,7 @@ from proxy.dataplane.decision import Decision, decide
 from proxy.dataplane.event_stream import EventStream, may_end_early
 from proxy.dataplane.trail import Trail, count_end, retry_failed
 from proxy.dataplane.tunnel import Tunnel, borders_of
+from proxy.dataplane.upstream_tls import fault_of_loss
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
 from proxy.http1.headers import Fields
@@ -636,7 +637,7 @@ class Exchange:
         elif attempts.may_send_again(self, upstream):
             attempts.send_again(self)
         else:
-            self.upstream_failed(faults.CLOSED_EARLY)
+            self.upstream_failed(*fault_of_loss(exc))
 
     def upstream_failed(self, fault: Fault, detail: str = "") -> None:
         """The endpoint failed: try elsewhere, answer for it, or break off what it began."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxy.errors import Fault, Retry, Side
 
 NO_ROUTE = Fault(
@@ -106,6 +108,33 @@ NAME_UNKNOWN = Fault(
     kind="connect",
     retry=Retry.ALWAYS,
 )
+CERTIFICATE_REFUSED = Fault(
+    status=502,
+    error="tls_certificate_error",
+    sentence="The service could not be reached safely.",
+    side=Side.ENDPOINT,
+    kind="connect",
+    retry=Retry.ALWAYS,
+)
+TLS_FAILED = Fault(
+    status=502,
+    error="tls_protocol_error",
+    sentence="The service could not be reached safely.",
+    side=Side.ENDPOINT,
+    kind="connect",
+    retry=Retry.ALWAYS,
+)
+TLS_ALERT = Fault(
+    status=502,
+    error="tls_alert_received",
+    sentence="The service could not be reached safely.",
+    side=Side.ENDPOINT,
+    kind="connect",
+    retry=Retry.ALWAYS,
+)
+TLS_FAILED_LATE = replace(TLS_FAILED, retry=Retry.IF_IDEMPOTENT)
+TLS_ALERT_LATE = replace(TLS_ALERT, retry=Retry.IF_IDEMPOTENT)
+"""Behind the handshake, when the request was sent already."""
 CLOSED_EARLY = Fault(
     status=502,
     error="connection_terminated",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.client_tls import in_words
 from proxy.dataplane import faults, opening
 from proxy.dataplane.live import EndpointLive
 from proxy.dataplane.upstream import Upstream
+from proxy.dataplane.upstream_tls import fault_of
 from proxy.errors import Fault
 from proxy.tasks import Report, spawn
 
@@ -73,11 +76,14 @@ async def _connect(
     endpoint: EndpointLive, exchange: Exchange, timeout_s: float, now: Callable[[], float]
 ) -> None:
     fault: Fault
+    detail = ""
     try:
         async with asyncio.timeout(timeout_s):
             connection = await opening.opened(endpoint, exchange.plane, timeout_s)
     except TimeoutError:
         fault = faults.CONNECT_TIMEOUT
+    except ssl.SSLError as error:
+        fault, detail = fault_of(error), in_words(error)
     except socket.gaierror:
         fault = faults.NAME_UNKNOWN
     except OSError:
@@ -91,4 +97,6 @@ async def _connect(
             exchange.flush_request()
         return
     endpoint.failed_to_connect(now())
+    if detail and exchange.plane.note is not None and not exchange.is_done:
+        exchange.plane.note(exchange, fault, detail)
     exchange.connect_failed(fault)

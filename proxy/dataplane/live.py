@@ -19,7 +19,8 @@ from proxy.dataplane.answer import OwnAnswers
 from proxy.dataplane.header_rules import AnswerRules, RequestRules, answer_rules, request_rules
 from proxy.dataplane.resolve import HostName, is_name
 from proxy.dataplane.room import Room
-from proxy.model import WHOLE, Drain, Endpoint, Pool, Service, Snapshot
+from proxy.dataplane.upstream_tls import UpstreamTls, adopted
+from proxy.model import WHOLE, Drain, Endpoint, Pool, PoolTls, Service, Snapshot
 from proxy.policy import slow_start
 from proxy.policy.balance import Balancer, balancer
 from proxy.policy.routing import Router
@@ -28,6 +29,8 @@ from proxy.policy.split import Split
 from proxy.policy.sticky import StickyCookie, endpoint_mark, hash_of
 
 if TYPE_CHECKING:
+    import ssl
+
     from proxy.dataplane.hold import HoldQueue
     from proxy.dataplane.upstream import Upstream
 
@@ -79,6 +82,7 @@ class EndpointLive:
         "readmitted_at",
         "room",
         "run",
+        "session",
         "since",
         "slot",
         "state",
@@ -124,6 +128,8 @@ class EndpointLive:
         """When this worker heard of the drain: what began until then belongs to it."""
         self.gone = False
         """No snapshot lists it any more."""
+        self.session: ssl.SSLSession | None = None
+        """Of its last TLS connection, with which the next one is made for less."""
         self.room = Room(self, pool.desk.board)
         self.adopt(spec)
 
@@ -243,6 +249,12 @@ class EndpointLive:
             if connection.address and connection.address not in addresses:
                 connection.retire()
 
+    def retire_all(self) -> None:
+        """What is in flight finishes; what comes next goes over new connections."""
+        self.session = None
+        for connection in list(self.open):
+            connection.retire()
+
     def close_idle(self) -> None:
         idle, self.idle = self.idle, []
         for connection in idle:
@@ -274,6 +286,7 @@ class PoolLive:
         "slot",
         "slow_start_s",
         "suspects",
+        "tls",
         "weight",
         "words",
     )
@@ -290,6 +303,8 @@ class PoolLive:
         """Endpoints that could not be connected to lately, had a run of failures, or no room."""
         self.drain: Drain | None = None
         self.drained_at = 0.0
+        self.tls: UpstreamTls | None = None
+        """How TLS is spoken to the endpoints; None where it is not."""
         self.samples: deque[judged.Sample] = deque(maxlen=judged.KEPT_SAMPLES)
 
     def adopt(self, spec: Pool, service: Service) -> None:
@@ -299,6 +314,7 @@ class PoolLive:
         self.eject_after = service.eject_after
         self.slow_start_s = service.slow_start_s
         self.panic = service.panic
+        self._adopt_tls(spec.tls)
         before = self.drain
         self.drain = spec.drain
         known = self.endpoints
@@ -347,6 +363,12 @@ class PoolLive:
         if self.rules is not None:
             self.exposed += self.rules.added
         self.changes_answers = bool(self.exposed) or self.rules is not None
+
+    def _adopt_tls(self, spec: PoolTls | None) -> None:
+        before, self.tls = self.tls, adopted(spec, self.tls)
+        if self.tls is not before:
+            for endpoint in self.endpoints.values():
+                endpoint.retire_all()
 
     def look(self, board: memoryview, now: float) -> None:
         """Take over what the board says of the endpoints."""

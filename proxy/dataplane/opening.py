@@ -6,15 +6,19 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.dataplane.live import EndpointLive, PoolLive
 from proxy.dataplane.resolve import HostName
+from proxy.dataplane.tls_connection import TlsConnection
 from proxy.dataplane.upstream import Upstream
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
     from proxy.dataplane.plane import Plane
+
+Below = Upstream | TlsConnection
+"""What the loop's transport talks to."""
 
 MOST_AHEAD = 256
 """Connections that one call opens ahead at most."""
@@ -31,22 +35,30 @@ async def opened(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> Upst
 
 
 async def _opened(endpoint: EndpointLive, plane: Plane, timeout_s: float) -> Upstream:
-    def made() -> Upstream:
+    tls = endpoint.pool.tls
+
+    def made() -> Below:
         connection = Upstream(endpoint)
         connection.born = connection.idle_since = plane.clock.now
         connection.limit_age(endpoint.max_age_s)
-        return connection
+        return connection if tls is None else tls.over(connection, endpoint)
 
     if endpoint.path:
         loop = asyncio.get_running_loop()
-        return (await loop.create_unix_connection(made, endpoint.path))[1]
-    if endpoint.name is None:
-        return await _connected(made, endpoint.host, endpoint.port)
-    return await _opened_in_turn(made, endpoint.name, plane, timeout_s)
+        below = made()  # not by the loop, which would lose the socket if that failed
+        await loop.create_unix_connection(lambda: below, endpoint.path)
+        connection = await _ready(below)
+    elif endpoint.name is None:
+        connection = await _connected(made(), endpoint.host, endpoint.port)
+    else:
+        connection = await _opened_in_turn(made, endpoint.name, plane, timeout_s)
+    if endpoint.pool.tls is not tls:  # it changed while we connected
+        connection.retire()
+    return connection
 
 
 async def _opened_in_turn(
-    made: Callable[[], Upstream], name: HostName, plane: Plane, timeout_s: float
+    made: Callable[[], Below], name: HostName, plane: Plane, timeout_s: float
 ) -> Upstream:
     """Try one address after the other; each has a fair part of the time that is left."""
     ends = time.monotonic() + timeout_s
@@ -56,7 +68,7 @@ async def _opened_in_turn(
         part_s = (ends - time.monotonic()) / (len(order) - index)
         try:
             async with asyncio.timeout(part_s):
-                connection = await _connected(made, address, name.port)
+                connection = await _connected(made(), address, name.port)
         except OSError as error:  # TimeoutError is one, too
             name.pass_over(address, plane.clock.now)
             problem = error
@@ -68,10 +80,19 @@ async def _opened_in_turn(
     raise problem
 
 
-async def _connected(made: Callable[[], Upstream], address: str, port: int) -> Upstream:
+async def _connected(below: Below, address: str, port: int) -> Upstream:
     """Connect to an IP address: nothing is left to be looked up."""
     loop = asyncio.get_running_loop()
-    return (await loop.create_connection(made, address, port, flags=socket.AI_NUMERICHOST))[1]
+    await loop.create_connection(lambda: below, address, port, flags=socket.AI_NUMERICHOST)
+    return await _ready(below)
+
+
+async def _ready(below: Below) -> Upstream:
+    """The connection that requests may go over, when its handshake is done if it has one."""
+    if isinstance(below, Upstream):
+        return below
+    await below.handshake()
+    return cast("Upstream", below.get_protocol())
 
 
 async def warm(plane: Plane, pool: PoolLive, count: int, timeout_s: float) -> int:
@@ -103,7 +124,12 @@ async def _open_ahead(endpoint: EndpointLive, plane: Plane, timeout_s: float) ->
             connection = await opened(endpoint, plane, timeout_s)
     except OSError:
         return False
-    if endpoint.drain is not None or endpoint.gone or plane.is_ending:
+    if (
+        endpoint.drain is not None
+        or endpoint.gone
+        or plane.is_ending
+        or connection.ends_at <= plane.clock.now
+    ):
         connection.close()
         return False
     connection.is_ahead = True

@@ -84,6 +84,8 @@ class Upstream(asyncio.Protocol):
             exchange.upstream_failed(faults.ANSWER_INVALID, bad.sentence)
 
     def eof_received(self) -> bool:
+        if self.exchange is None:
+            self._leave_idle()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,8 +93,8 @@ class Upstream(asyncio.Protocol):
         endpoint.open.discard(self)
         if endpoint.gone:
             endpoint.publish()  # no sweep comes by there any more
-        if exc is not None and self.exchange is not None:
-            self._read_rest()
+        if exc is not None and self.exchange is not None and not self.is_tls:
+            self._read_rest()  # TlsConnection has done it
         exchange = self.exchange
         if exchange is not None:
             exchange.upstream_lost(exc)
@@ -143,6 +145,10 @@ class Upstream(asyncio.Protocol):
         self.ends_at = 0.0
         if self.exchange is None:
             self._leave_idle()
+
+    @property
+    def is_tls(self) -> bool:
+        return self.transport.get_extra_info("ssl_object") is not None
 
     def is_usable(self) -> bool:
         return not self.transport.is_closing()

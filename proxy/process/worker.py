@@ -128,7 +128,7 @@ class Worker:
     def _note(self, exchange: Exchange, fault: Fault, detail: str) -> None:
         endpoint = exchange.endpoint
         self._event(
-            "invalid answer",
+            "no connection" if fault.kind == "connect" else "invalid answer",
             fault=fault.error,
             detail=detail,
             endpoint=endpoint.address if endpoint is not None else None,

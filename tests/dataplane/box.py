@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -79,8 +80,9 @@ async def always_ok(peer: Peer) -> None:
 class Scripted:
     """An endpoint that plays a script on every connection."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, context: ssl.SSLContext | None = None) -> None:
         self._play = play
+        self._context = context
         self._server: asyncio.Server | None = None
         self.peers: list[Peer] = []
         self.problems: list[BaseException] = []
@@ -88,7 +90,12 @@ class Scripted:
         self.address = ""
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._connected, host, port)
+        if host.startswith("unix:"):
+            path = host.removeprefix("unix:")
+            self._server = await asyncio.start_unix_server(self._connected, path, ssl=self._context)
+            self.address = host
+            return
+        self._server = await asyncio.start_server(self._connected, host, port, ssl=self._context)
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     @property
@@ -164,9 +171,14 @@ class Box:
     # ---- what a test says ----
 
     async def endpoint(
-        self, play: Play = always_ok, host: str = "127.0.0.1", port: int = 0
+        self,
+        play: Play = always_ok,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
     ) -> Scripted:
-        endpoint = Scripted(play)
+        """An endpoint at an address, or at `unix:/path`; `context` has it speak TLS."""
+        endpoint = Scripted(play, context)
         await endpoint.start(host, port)
         self.endpoints.append(endpoint)
         return endpoint
