@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from dataclasses import replace
 from functools import lru_cache
 
-from proxy.model import Certificate, PoolTls
+from proxy import pem
+from proxy.model import PoolTls
 
 MOST_CONTEXTS = 256
 """Kept for those who ask again, such as the checks of every endpoint."""
@@ -52,29 +52,13 @@ def _context(tls: PoolTls) -> ssl.SSLContext:
     else:
         made.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if tls.certificate is not None:
-        load_certificate(made, tls.certificate)
+        pem.load_pair(made, tls.certificate.chain, tls.certificate.key)
     return made
 
 
-def load_certificate(into: ssl.SSLContext, certificate: Certificate) -> None:
-    """Load a chain and its key, which `ssl` only takes from a file: one in memory, never on a disk."""
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
-            file.write(f"{certificate.chain}\n{certificate.key}\n")
-        into.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_passphrase)
-    finally:
-        os.close(descriptor)
-
-
-def _no_passphrase() -> bytes:
-    """Without this OpenSSL would ask for one on the terminal."""
-    return b""
-
-
-def _blocks(pem: str) -> str:
+def _blocks(text: str) -> str:
     """The PEM without the comments between its blocks, which need not be ASCII."""
-    return "\n".join(found[0] for found in _BLOCK.finditer(pem)) + "\n"
+    return "\n".join(found[0] for found in _BLOCK.finditer(text)) + "\n"
 
 
 def name_for(tls: PoolTls, host: str) -> str | None:

@@ -15,6 +15,7 @@ from proxy.control.health import HealthBook, Key
 from proxy.control.prober import CheckSettings, Prober
 from proxy.control.refusal import Refusal
 from proxy.control.setup import Setup
+from proxy.control.snapshot import pool_tls
 from proxy.control.store import Store
 from proxy.tasks import spawn
 
@@ -192,9 +193,13 @@ def _listed(setup: Setup) -> Mapping[Key, CheckSettings | None]:
     """Every endpoint that belongs to a service now, with how it is checked."""
     listed: dict[Key, CheckSettings | None] = {}
     for name, state in setup.states.items():
-        settings = check_settings(setup.services[name])
+        service, files = setup.services[name], setup.loaded.files
+        settings = {
+            pool: check_settings(service, pool_tls(service, state, pool, files))
+            for pool in state.pools
+        }
         for pool, address in state.listed():
-            listed[name, pool, address] = settings
+            listed[name, pool, address] = settings[pool]
     return listed
 
 

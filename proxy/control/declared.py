@@ -10,7 +10,7 @@ from proxy.control.hooks import Hook
 from proxy.control.prober import CheckSettings
 from proxy.control.rollout.plan import Plan, Step
 from proxy.control.state import Declared
-from proxy.model import WHOLE
+from proxy.model import WHOLE, PoolTls
 from proxy.policy.health import Thresholds
 from proxy.policy.judge import Knobs
 
@@ -33,8 +33,8 @@ def drain_rules(service: ServiceConfig) -> DrainRules:
     )
 
 
-def check_settings(service: ServiceConfig) -> CheckSettings | None:
-    """How the endpoints are checked; None when they are not."""
+def check_settings(service: ServiceConfig, tls: PoolTls | None = None) -> CheckSettings | None:
+    """How the endpoints of a pool are checked; None when they are not."""
     health = service.health
     if health is None:
         return None
@@ -45,6 +45,7 @@ def check_settings(service: ServiceConfig) -> CheckSettings | None:
         headers={name: value.get_secret_value() for name, value in health.headers.items()},
         statuses=health.statuses,
         verify=health.verify,
+        tls=tls,
         interval_s=health.interval,
         timeout_s=health.timeout,
         limits=Thresholds(rise=health.rise, fall=health.fall),

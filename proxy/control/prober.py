@@ -8,14 +8,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import aiohttp
 from yarl import URL
 
-from proxy import __version__
+from proxy import __version__, client_tls
 from proxy.control.probe import connect, in_words
+from proxy.model import PoolTls
 from proxy.policy.health import Outcome, Thresholds
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
 
 USER_AGENT = f"turnout-health/{__version__}"
 ASKS_TO_DRAIN = "X-Turnout-Drain"
@@ -39,6 +43,9 @@ class CheckSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     statuses: tuple[tuple[int, int], ...] = ((200, 399),)
     verify: bool = True
+    """Of `https` alone, where the pool itself has no `tls`."""
+    tls: PoolTls | None = None
+    """How TLS is spoken to the pool, whose checks speak it too then."""
     interval_s: float = 2.0
     timeout_s: float = 2.0
     limits: Thresholds = field(default_factory=Thresholds)
@@ -91,11 +98,33 @@ class NetworkProber:
                     aiohttp.TCPConnector(force_close=True, limit=0, ttl_dns_cache=NAME_S)
                 )
             return await _get(self._session, address, settings)
-        if settings.kind == "https":
+        path, tls = address.removeprefix("unix:"), settings.tls
+        if tls is not None:
+            if tls.verify and not tls.server_name:
+                return _failed("TLS: no server_name says whose certificate to expect")
+            connector: aiohttp.UnixConnector = _UnixTls(path, tls)
+        elif settings.kind == "https":
             return _failed("no https over a unix socket")
-        connector = aiohttp.UnixConnector(address.removeprefix("unix:"), force_close=True)
+        else:
+            connector = aiohttp.UnixConnector(path, force_close=True)
         async with _session(connector) as session:
             return await _get(session, "localhost", settings)
+
+
+class _UnixTls(aiohttp.UnixConnector):
+    """TLS over a unix socket, which aiohttp has not: to it, it is plain HTTP."""
+
+    def __init__(self, path: str, tls: PoolTls) -> None:
+        super().__init__(path, force_close=True)
+        self._context = client_tls.context(tls)
+        self._name = client_tls.name_for(tls, "")
+
+    async def _create_connection(self, *_: Any, **__: Any) -> ResponseHandler:
+        made: ResponseHandler = self._factory()
+        await asyncio.get_running_loop().create_unix_connection(
+            lambda: made, self.path, ssl=self._context, server_hostname=self._name or ""
+        )
+        return made
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
@@ -114,12 +143,18 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
 
 async def _get(session: aiohttp.ClientSession, authority: str, settings: CheckSettings) -> Result:
     began = time.monotonic()
+    tls, kind, name = settings.tls, settings.kind, None
+    if tls is not None:
+        kind = "http" if isinstance(session.connector, _UnixTls) else "https"
+        name = client_tls.name_for(tls, "")
+    elif kind == "https":
+        name = _name_of(settings.host)
     async with session.get(
-        URL(f"{settings.kind}://{authority}{settings.path}", encoded=True),
+        URL(f"{kind}://{authority}{settings.path}", encoded=True),
         headers=dict(_headers(settings)),
         allow_redirects=False,
-        ssl=settings.verify,
-        server_hostname=_name_of(settings.host) if settings.kind == "https" else None,
+        ssl=settings.verify if tls is None else client_tls.context(tls),
+        server_hostname=name,
     ) as answer:
         words = f"{answer.status} in {_took(time.monotonic() - began)}"
         asks = answer.headers.get(ASKS_TO_DRAIN, "").strip().lower() in {"1", "true"}
@@ -157,13 +192,13 @@ def _failed(words: str) -> Result:
 
 
 def _why(error: Exception) -> str:
+    """What went wrong, in words; the cause where aiohttp wraps it."""
+    tls_error = _tls_error(error)
+    if tls_error is not None:
+        return client_tls.in_words(tls_error)
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            words = _certificate(error.certificate_error)
         case aiohttp.ClientConnectorDNSError():
             words = "the name is not known"
-        case ssl.SSLError():
-            words = "TLS: " + (error.reason or str(error)).lower().replace("_", " ")
         case aiohttp.ClientConnectorError():
             words = in_words(error.os_error)
         case aiohttp.ServerDisconnectedError():
@@ -175,9 +210,13 @@ def _why(error: Exception) -> str:
     return words
 
 
-def _certificate(error: Exception) -> str:
-    reason = getattr(error, "verify_message", "") or str(error)
-    return f"certificate: {reason}"
+def _tls_error(error: Exception) -> ssl.SSLError | None:
+    """What TLS itself has to say of a failure."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientOSError) and isinstance(error.__cause__, ssl.SSLError):
+        error = error.__cause__
+    return error if isinstance(error, ssl.SSLError) else None
 
 
 def _took(seconds: float) -> str:

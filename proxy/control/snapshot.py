@@ -145,7 +145,7 @@ def _hsts(hsts: HstsConfig | None) -> str:
     return "; ".join(parts)
 
 
-def _pool_tls(
+def pool_tls(
     service: ServiceConfig, state: ServiceState, pool: str, files: Files
 ) -> PoolTls | None:
     """How TLS is spoken to a pool; one that is leaving is not connected to any more."""
@@ -190,7 +190,7 @@ def _service(service: ServiceConfig, state: ServiceState, ring: Ring, ground: Gr
             Route(host=each.host, path=each.path, strip_prefix=each.strip_prefix) for each in routes
         ),
         pools=tuple(
-            _pool(state, pool, _pool_tls(service, state, pool, files), ground) for pool in pools
+            _pool(state, pool, pool_tls(service, state, pool, files), ground) for pool in pools
         ),
         active=state.in_charge,
         slot=ground.book.service(state.name),

@@ -18,6 +18,7 @@ MOST_OF_A_RECORD = 16 * 1024
 """Bytes of plain text in one record (RFC 8446 section 5.1)."""
 READ_SIZE = 64 * 1024
 
+_NOBODY = asyncio.Protocol()
 Keep = Callable[[ssl.SSLSession], None]
 _Bytes = bytes | bytearray | memoryview
 
@@ -91,7 +92,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         if not self._is_ready:
             self._shaken(ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "closed during the handshake"))
             return
-        self._protocol.connection_lost(self._problem or exc)
+        protocol, self._protocol = self._protocol, _NOBODY  # they know each other: no cycle stays
+        protocol.connection_lost(self._problem or exc)
 
     def pause_writing(self) -> None:
         if self._is_ready:

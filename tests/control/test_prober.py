@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from proxy import __version__
 from proxy.control.prober import CheckSettings, NetworkProber
+from proxy.model import PoolTls
+from tests.authority import Authority
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 QUICK = CheckSettings(timeout_s=5.0)
@@ -269,3 +272,102 @@ async def test_https_to_a_plain_port_fails_in_words(prober: NetworkProber) -> No
         result = await prober.check(address, replace(QUICK, kind="https", timeout_s=0.5))
     assert not result.outcome.is_pass
     assert result.words
+
+
+# ---- pools with TLS ----
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+async def test_a_pool_with_tls_is_asked_by_tls_as_the_pool_says(
+    prober: NetworkProber, authority: Authority, kind: Literal["http", "https"]
+) -> None:
+    names: list[str | None] = []
+    context = authority.issue("app.internal").server(clients=authority)
+    context.sni_callback = lambda _, name, __: names.append(name)
+    tls = PoolTls(
+        ca=authority.pem,
+        server_name="app.internal",
+        certificate=authority.issue("turnout.internal").certificate,
+    )
+    origin = Answers(OK)
+    settings = replace(QUICK, kind=kind, host="shop.example", tls=tls)
+    async with serving(origin, context=context) as address:
+        result = await prober.check(address, settings)
+    assert result.outcome.is_pass, result.words
+    assert re.fullmatch(r"200 in [\d.]+ ms", result.words)
+    assert names == ["app.internal"]
+    assert "\r\nHost: shop.example\r\n" in origin.heads[0]
+
+
+async def test_an_address_is_looked_for_in_the_certificate_where_there_is_no_name(
+    prober: NetworkProber, authority: Authority
+) -> None:
+    settings = replace(QUICK, tls=PoolTls(ca=authority.pem))
+    async with serving(Answers(OK), context=authority.issue("127.0.0.1").server()) as address:
+        assert (await prober.check(address, settings)).outcome.is_pass
+    async with serving(Answers(OK), context=authority.issue("other.test").server()) as address:
+        result = await prober.check(address, settings)
+    assert not result.outcome.is_pass
+    assert result.words.startswith("certificate: IP address mismatch")
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        (PoolTls(server_name="other.test", ca="ours"), "certificate: hostname mismatch"),
+        (PoolTls(ca="another"), "certificate: unable to get local issuer certificate"),
+        (PoolTls(), "certificate: "),
+        (PoolTls(verify=False), "200 in "),
+    ],
+)
+async def test_what_is_wrong_with_a_certificate_is_said(
+    prober: NetworkProber, authority: Authority, tls: PoolTls, words: str
+) -> None:
+    pems = {"ours": authority.pem, "another": Authority().pem}
+    settings = replace(QUICK, tls=replace(tls, ca=pems.get(tls.ca, "")))
+    async with serving(Answers(OK), context=authority.issue("127.0.0.1").server()) as address:
+        result = await prober.check(address, settings)
+    assert result.words.startswith(words)
+
+
+async def test_a_plain_endpoint_of_a_pool_with_tls_is_told_as_such(
+    prober: NetworkProber, authority: Authority
+) -> None:
+    async with serving(Answers(b"HTTP/1.1 400 Bad\r\n\r\n")) as address:
+        tls = PoolTls(ca=authority.pem)
+        result = await prober.check(address, replace(QUICK, tls=tls, timeout_s=1.0))
+    assert not result.outcome.is_pass
+    assert result.words
+
+
+async def test_a_unix_socket_is_asked_by_tls_too(
+    prober: NetworkProber, authority: Authority, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "app.sock")
+    origin = Answers(OK)
+    context = authority.issue("app.internal").server()
+    server = await asyncio.start_unix_server(origin, path, ssl=context)
+    tls = PoolTls(ca=authority.pem, server_name="app.internal")
+    result = await prober.check(f"unix:{path}", replace(QUICK, tls=tls))
+    nameless = await prober.check(f"unix:{path}", replace(QUICK, tls=PoolTls(ca=authority.pem)))
+    other = replace(tls, server_name="other.internal")
+    mismatch = await prober.check(f"unix:{path}", replace(QUICK, tls=other))
+    await end(server)
+    assert result.outcome.is_pass, result.words
+    assert nameless.words == "TLS: no server_name says whose certificate to expect"
+    assert mismatch.words.startswith("certificate: hostname mismatch")
+    assert len(origin.heads) == 1
+
+
+async def test_tcp_only_connects_also_where_the_pool_has_tls(
+    prober: NetworkProber, authority: Authority
+) -> None:
+    tls = PoolTls(ca=authority.pem)
+    async with serving(Answers(b"")) as address:
+        result = await prober.check(address, replace(QUICK, kind="tcp", tls=tls))
+    assert result.outcome.is_pass

@@ -17,6 +17,7 @@ from proxy.control.config.schema import (
     AdminConfig,
     EjectionConfig,
     HealthConfig,
+    PoolTls,
     PreviewConfig,
     RouteConfig,
     StickyConfig,
@@ -199,7 +200,9 @@ def _pools(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
             expected="one or two pools",
         )
     for name, pool in _mapping(service, "pools").items():
-        yield from _endpoints((*path, "pools", name, "endpoints"), _list(pool, "endpoints"))
+        here, endpoints = (*path, "pools", name), _list(pool, "endpoints")
+        yield from _endpoints((*here, "endpoints"), endpoints)
+        yield from _nameless((*here, "endpoints"), endpoints, pool)
 
 
 def _endpoints(path: Path, endpoints: list[Any]) -> Iterator[Finding]:
@@ -210,6 +213,24 @@ def _endpoints(path: Path, endpoints: list[Any]) -> Iterator[Finding]:
         if address is not None and (first := seen.setdefault(address, index)) != index:
             yield Finding(
                 path=(*path, index), what=f"{address} is already endpoints[{first}] of this pool"
+            )
+
+
+def _nameless(path: Path, endpoints: list[Any], pool: Any) -> Iterator[Finding]:
+    """A path says nothing of whose certificate is to be expected."""
+    tls = pool.get("tls") if isinstance(pool, dict) else None
+    if not isinstance(tls, dict) or tls.get("server_name"):
+        return
+    if _parsed(values.boolean, tls.get("verify", _default(PoolTls, "verify"))) is False:
+        return
+    for index, endpoint in enumerate(endpoints):
+        written = endpoint.get("address") if isinstance(endpoint, dict) else endpoint
+        address = _parsed(addresses.address, written)
+        if address is not None and address.startswith("unix:"):
+            yield Finding(
+                path=(*path, index),
+                what=f"{address} says nothing of the name in its certificate",
+                expected="tls.server_name in this pool",
             )
 
 
