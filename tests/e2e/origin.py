@@ -1,7 +1,8 @@
 """The application behind the proxy: a strict little HTTP/1.1 server, one process for a pool's endpoints.
 
-Usage: origin.py POOL RELEASE COUNT; prints the ports as JSON once it listens. What
-it answers depends on the path, see ROUTES. A request that is not plainly right is
+Usage: origin.py POOL RELEASE COUNT [CERT KEY [CLIENTS]]; prints the ports as JSON once it
+listens. With CERT and KEY it speaks TLS, and reads them again on SIGHUP; with CLIENTS its clients
+need a certificate of that authority. What it answers depends on the path, see ROUTES. A request that is not plainly right is
 answered 400 and remembered under /stats, so that a proxy that garbles one is found out.
 """
 
@@ -12,7 +13,9 @@ import base64
 import hashlib
 import json
 import random
+import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -454,7 +457,21 @@ async def _serve(
         writer.close()
 
 
-async def _run(pool: str, release: str, count: int) -> None:
+def _tls(files: list[str]) -> ssl.SSLContext | None:
+    if not files:
+        return None
+    cert, key, *clients = files
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    for authority in clients:
+        context.load_verify_locations(authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, context.load_cert_chain, cert, key)
+    return context
+
+
+async def _run(pool: str, release: str, count: int, *files: str) -> None:
+    context = _tls(list(files))
     ports = []
     servers = []
     for number in range(1, count + 1):
@@ -468,7 +485,9 @@ async def _run(pool: str, release: str, count: int) -> None:
         ) -> None:
             await _serve(endpoint, reader, writer)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=256 * 1024, backlog=1024)
+        server = await asyncio.start_server(
+            accept, "127.0.0.1", 0, limit=256 * 1024, backlog=1024, ssl=context
+        )
         servers.append(server)
         ports.append(server.sockets[0].getsockname()[1])
     sys.stdout.write(json.dumps(ports) + "\n")
@@ -477,4 +496,4 @@ async def _run(pool: str, release: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(_run(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:]))

@@ -76,10 +76,10 @@ class Reply:
 class Origin:
     """One process that plays all endpoints of a pool."""
 
-    def __init__(self, pool: str, release: str, count: int) -> None:
+    def __init__(self, pool: str, release: str, count: int, *tls: str) -> None:
         self.pool = pool
         self._popen = subprocess.Popen(
-            [sys.executable, str(ORIGIN), pool, release, str(count)],
+            [sys.executable, str(ORIGIN), pool, release, str(count), *tls],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
@@ -290,8 +290,9 @@ class Stage:
         self._origins: list[Origin] = []
         self._turnouts: list[Turnout] = []
 
-    def origin(self, pool: str, release: str = "v1", count: int = 1) -> Origin:
-        origin = Origin(pool, release, count)
+    def origin(self, pool: str, release: str = "v1", count: int = 1, *tls: str) -> Origin:
+        """Endpoints of a pool; `tls` are the files that origin.py takes for it."""
+        origin = Origin(pool, release, count, *tls)
         self._origins.append(origin)
         return origin
 
