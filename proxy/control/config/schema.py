@@ -414,14 +414,15 @@ class HealthConfig(Section):
     )
     host: Authority | None = Field(
         default=None,
-        description="The `Host` header, and for `https` the name in the certificate. "
-        "Without it: the endpoint's own address.",
+        description="The `Host` header, and for `https` the name in the certificate, unless the "
+        "pool has `tls`. Without it: the endpoint's own address.",
     )
     headers: dict[str, HeaderValue] = Field(
         default={}, description="Headers to send along; their values are shown as `***`."
     )
     verify: Switch = Field(
-        default=True, description="For `https`: whether the certificate must be valid."
+        default=True,
+        description="For `https`: whether the certificate must be valid. A pool with `tls` has its own.",
     )
 
 

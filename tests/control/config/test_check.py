@@ -344,3 +344,22 @@ def test_a_prefix_is_left_out_only_where_there_is_one(problems: Problems, minima
             "path / to leave out (expected a longer path)"
         )
     assert problems(minimal.replace("[{path: /}]", "[{path: /a/, strip_prefix: true}]")) == []
+@pytest.mark.parametrize(
+    ("tls", "is_told"),
+    [
+        ("{}", True),
+        ("{verify: true}", True),
+        ("{verify: false}", False),
+        ("{server_name: app.internal}", False),
+    ],
+)
+def test_a_unix_socket_needs_a_name_for_its_certificate(
+    problems: Problems, minimal: str, tls: str, *, is_told: bool
+) -> None:
+    pool = f'green: {{endpoints: ["127.0.0.1:9101", "unix:/run/a.sock"], tls: {tls}}}'
+    text = minimal.replace('green: {endpoints: ["127.0.0.1:9101"]}', pool)
+    told = (
+        "8:45: services.shop.pools.green.endpoints[1]: unix:/run/a.sock says nothing of the name "
+        "in its certificate (expected tls.server_name in this pool)"
+    )
+    assert _found(problems(text)) == ([told] if is_told else [])
