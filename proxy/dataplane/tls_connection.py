@@ -17,6 +17,8 @@ from typing import Any, cast
 MOST_OF_A_RECORD = 16 * 1024
 """Bytes of plain text in one record (RFC 8446 section 5.1)."""
 READ_SIZE = 64 * 1024
+MOST_UNREAD = 1024 * 1024
+"""Bytes that may wait for an endpoint that asks for more: requests are held back long before."""
 
 _NOBODY = asyncio.Protocol()
 Keep = Callable[[ssl.SSLSession], None]
@@ -157,8 +159,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             has_ended = True
         except ssl.SSLError as error:
             problem = error
-        if self._outgoing.pending:
+        if self._outgoing.pending:  # what TLS itself answers, such as that it will not shake again
             self._flush()
+            if self._below.get_write_buffer_size() > MOST_UNREAD:
+                problem = ssl.SSLError(ssl.SSL_ERROR_SSL, "it asks for more and reads nothing")
         if pieces:
             self._pass_on(pieces)
         if problem is not None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.dataplane import tls_connection
 from proxy.model import WHOLE, PoolTls, Timeouts
 from tests.authority import Authority
 from tests.dataplane.box import OK, Box, Peer, Play, Scripted, always_ok, until
@@ -276,6 +280,77 @@ async def test_an_answer_nobody_asked_for_closes_the_connection(
     await serve(box, trusting, endpoint)
     assert (await (await box.client()).request("/")).body == b"ok"
     await until(lambda: not box.live(endpoint).open, "it is closed")
+
+
+class OpenSsl:
+    """An endpoint played by `openssl s_server`, which can ask for new keys."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, port: int, authority: Authority, folder: Path, version: str) -> OpenSsl:
+        cert, key = authority.issue(HOST).write(folder, "endpoint")
+        serve = f"openssl s_server -accept {HOST}:{port} -cert {cert} -key {key} {version}"
+        command = f"stdbuf -oL {serve}"  # it is to say at once what it does
+        made = cls(
+            await asyncio.create_subprocess_exec(
+                *command.split(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        )
+        await made.told(b"ACCEPT\n")
+        return made
+
+    async def told(self, text: bytes) -> None:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(10):
+            await self._process.stdout.readuntil(text)
+
+    def type(self, text: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+
+    async def end(self) -> None:
+        self._process.kill()
+        await self._process.communicate()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("is_bounded", [False, True])
+async def test_new_keys_are_agreed_on_and_a_new_handshake_is_not(
+    box: Box,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_bounded: bool,
+) -> None:
+    """What it says unasked to a TLS 1.2 endpoint that wants to shake hands over and over is bounded."""
+    if is_bounded:
+        monkeypatch.setattr(tls_connection, "MOST_UNREAD", -1)
+    with socket.create_server((HOST, 0)) as spare:
+        port = spare.getsockname()[1]
+    version, key = ("-tls1_2", b"r\n") if is_bounded else ("-tls1_3", b"K\n")
+    endpoint = await OpenSsl.start(port, authority, tmp_path, version)
+    try:
+        tls = PoolTls(ca=authority.pem)
+        await box.apply(box.shop(box.pool("blue", [f"{HOST}:{port}"], WHOLE, tls=tls)))
+        wire = await box.client()
+        await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        await endpoint.told(b"hi")
+        endpoint.type(key)
+        await endpoint.told(b"SSL_do_handshake -> 1\n")
+        if not is_bounded:
+            endpoint.type(OK)
+        answer = await wire.answer()
+    finally:
+        await endpoint.end()
+    assert answer.status == (502 if is_bounded else 200)
+    assert [note for note in box.notes if "reads nothing" in note] == box.notes
+    assert len(box.notes) == is_bounded
 
 
 # ---- bodies ----
