@@ -344,6 +344,8 @@ def test_a_prefix_is_left_out_only_where_there_is_one(problems: Problems, minima
             "path / to leave out (expected a longer path)"
         )
     assert problems(minimal.replace("[{path: /}]", "[{path: /a/, strip_prefix: true}]")) == []
+
+
 @pytest.mark.parametrize(
     ("tls", "is_told"),
     [
