@@ -105,7 +105,14 @@ REQUEST_READ: Final = (
 RESPONSE_READ: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
 
 TRAILERS_REFUSED: Final = (
-    HOP_BY_HOP | PROTECTED | {b"content-encoding", b"content-type", b"content-range"}
+    HOP_BY_HOP
+    | PROTECTED
+    | LOOK_ALIKES
+    | frozenset(
+        b"""content-encoding content-type content-range http2-settings
+        cache-control expect max-forwards pragma range if-match if-none-match if-modified-since
+        if-unmodified-since if-range""".split()
+    )
 )
 """Fields that a trailer section must not carry (RFC 9110 section 6.5.1)."""
 

@@ -184,7 +184,7 @@ def test_what_came_before_a_head_is_not_measured_with_it(read_requests: Read) ->
 
 @pytest.mark.parametrize(
     "more",
-    [b"5;" + b"a" * 998, b"0\r\nX: " + b"a" * 994, b"X: y\r\n" * 170, b"0" * 1000],
+    [b"5;" + b"a" * 998, b"0\r\nX: " + b"a" * 994, b"X: y\r\n" * 25, b"0" * 1000],
     ids=["extension", "trailer", "trailers", "zeros"],
 )
 def test_framing_without_end_is_refused_in_time(read_requests: Read, more: bytes) -> None:
@@ -192,7 +192,7 @@ def test_framing_without_end_is_refused_in_time(read_requests: Read, more: bytes
     later = more[3:] if more.startswith(b"0\r\n") else more
     pieces = [start, more, *([later.replace(b"5;", b"aa")] * 40)]
     assert read_requests(pieces)[-1].startswith("malformed")
-    assert read_requests(pieces[:20])[-1].startswith("head")
+    assert read_requests(pieces[:5])[-1].startswith("head")
 
 
 def test_small_chunks_are_no_offence(read_requests: Read) -> None:

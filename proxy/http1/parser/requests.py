@@ -20,8 +20,8 @@ from proxy.http1.headers import (
     without,
 )
 from proxy.http1.message import Malformed, RequestHead
+from proxy.http1.parser.chunks import Chunks
 from proxy.http1.parser.framing import (
-    OVERHEAD,
     checked_trailers,
     collected,
     length_of,
@@ -30,14 +30,20 @@ from proxy.http1.parser.framing import (
 )
 
 # RFC 9110 section 9.3, RFC 5789, WebDAV (RFC 4918, 3253, 3648, 3744, 5323, 5842), CalDAV,
-# UPnP, PURGE and QUERY. What llhttp knows beyond these is RTSP or Icecast.
+# UPnP, PURGE and QUERY: those that llhttp knows of HTTP, but for the stand-in.
 METHODS = frozenset(
     b"""GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH
-    SEARCH UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY
+    SEARCH UNLOCK BIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY
     SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY""".split()
 )
 _LF = 10
+_NOTHING = -1
+_CHUNKS = -2
 _REFUSED_UPGRADES = (b"h2", b"http/", b"tls/")
+_METHOD = re.compile(rb"[A-Z][A-Z0-9_-]*").fullmatch
+_STAND_IN = b"REBIND"
+"""Shown to llhttp for a method that it does not know. Not one of METHODS, so that only
+heads of such a method cost a look at what was meant."""
 _USUAL_REQUEST_LINE = re.compile(rb"([A-Z-]+) (/[!\"$-~]*) HTTP/1\.1").fullmatch
 
 
@@ -50,24 +56,25 @@ class RequestSink(Protocol):
 class RequestParser:
     """Requests of one client connection.
 
-    llhttp is fed in pieces that end where a head ends, and where a chunked body may
-    end, so that it is known which bytes are which: what was sent before, beside or
-    behind a head is never measured or judged as a part of it.
+    llhttp is fed in pieces that end where a head ends, so that it is known which bytes are
+    which: what was sent before, beside or behind a head is never measured or judged as a part
+    of it. Chunks are not for llhttp at all.
     """
 
     __slots__ = (
         "_after_cr",
         "_between",
+        "_chunks",
         "_cookie",
         "_fields",
+        "_foreign",
         "_host",
-        "_is_chunked",
+        "_is_foreign",
         "_is_last",
         "_known",
         "_known_lines",
         "_max_header",
         "_max_headers",
-        "_overhead",
         "_parser",
         "_partial",
         "_piece",
@@ -95,10 +102,11 @@ class RequestParser:
         self._between = True  # between two messages: a close here cuts nothing
         self._after_cr = False  # half an empty line was read
         self.head_started = False
-        self._partial = b""  # the head so far when it comes in pieces, or the last bytes of chunks
-        self._remaining = 0  # bytes to come of a body of known length; -1 when nothing is read
-        self._is_chunked = False
-        self._overhead = 0  # bytes of a chunked body that carried nothing
+        self._partial = b""  # the head so far when it comes in pieces
+        self._is_foreign = False  # its method is none that llhttp knows
+        self._foreign: bytes | None = None  # that method, when llhttp is shown another
+        self._remaining = 0  # bytes to come of a body of known length, _CHUNKS or _NOTHING
+        self._chunks: Chunks | None = None
         self._upgrade: RequestHead | None = None
         self._reset()
 
@@ -128,7 +136,7 @@ class RequestParser:
                 return b""
             return self._feed_pieces(data)
         except Malformed:
-            self._remaining = -1  # what follows has no meaning any more
+            self._remaining = _NOTHING  # what follows has no meaning any more
             raise
 
     def _read_known(self, data: bytes, known: RequestHead) -> bool:
@@ -152,7 +160,10 @@ class RequestParser:
 
     def _feed_pieces(self, data: bytes) -> bytes:
         position, size = 0, len(data)
-        while position < size and self._remaining >= 0:
+        while position < size and self._remaining != _NOTHING:
+            if self._remaining == _CHUNKS:
+                position = self._read_chunks(data, position)
+                continue
             if self._remaining:
                 end = position + self._remaining
                 if end > size:
@@ -177,6 +188,8 @@ class RequestParser:
     def _read(self, piece: bytes) -> bool:
         """Have llhttp read `piece`; true when it stopped at a head that asks for an upgrade."""
         self._piece = piece
+        if self._is_foreign:
+            return self._read_foreign(piece)
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
@@ -188,8 +201,40 @@ class RequestParser:
                 raise error.__context__ from None
             raise
         except httptools.HttpParserError as error:
-            raise Malformed(f"the request is malformed: {words(error)}") from None
-        return False
+            if not self.head_started or not self._may_be_foreign(piece):
+                raise Malformed(f"the request is malformed: {words(error)}") from None
+        else:
+            return False
+        return self._read_foreign(piece)  # not as an exception's consequence: its errors count
+
+    def _may_be_foreign(self, piece: bytes) -> bool:
+        """Whether llhttp may have refused no more than a method that it does not know.
+
+        It also stops at one that it knows of another protocol, such as RTSP's, and at the first
+        letter that no method of its own goes on with.
+        """
+        if self._foreign is not None:
+            return False  # it was shown one that it knows
+        method = (self._partial + piece).partition(b" ")[0]
+        return method not in METHODS and _METHOD(method) is not None
+
+    def _read_foreign(self, piece: bytes) -> bool:
+        """Keep the head until it is whole; then show llhttp one with a method that it knows."""
+        self._is_foreign = True
+        text = self._partial + piece
+        method, _, rest = text.partition(b" ")
+        if _METHOD(method) is None:
+            raise Malformed("the method is not one of HTTP")
+        if len(text) > self._max_header:
+            raise self._too_large(text)
+        if not text.endswith(HEAD_END):
+            return False
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        self._partial = b""
+        self._is_foreign = False
+        self._foreign = method
+        return self._read(_STAND_IN + b" " + rest)
 
     def _skip_empty_lines(self, data: bytes, position: int) -> int:
         """Skip what RFC 9112 section 2.2 lets a client send before a request line."""
@@ -220,16 +265,11 @@ class RequestParser:
         return len(data) if at < 0 else at + 4
 
     def _unfinished(self, piece: bytes) -> None:
-        """Bound what a head, chunk extensions and trailers may cost while they go on."""
+        """Bound what a head may cost while it goes on."""
         if self.head_started:
             self._partial += piece
             if len(self._partial) > self._max_header:
                 raise self._too_large(self._partial)
-        elif self._is_chunked:
-            self._partial = (self._partial + piece)[-3:]
-            self._overhead = max(0, self._overhead + len(piece))
-            if self._overhead > self._max_header:
-                raise Malformed("there is more around the chunks than in them")
 
     def _too_large(self, head: bytes) -> Malformed:
         if CRLF not in head[: self._max_header]:
@@ -276,7 +316,7 @@ class RequestParser:
         elif not head.version_1_0:
             raise Malformed("there is no Host header")
         if head.method not in METHODS:
-            self._refuse_method(head.method)
+            head.method = self._other_method(head.method)
         if b"#" in head.target:
             raise Malformed("the request target has a fragment")
         head.cookie = self._cookie
@@ -288,7 +328,7 @@ class RequestParser:
             self._is_last = True
         self.head_started = False
         self._partial = b""
-        self._target = b""  # as _reset does, without the call: from here on, fields are trailers
+        self._target = b""  # as _reset does, without the call
         self._fields = []
         self._host = self._cookie = self._special = None
         self._set_aside = 0
@@ -304,8 +344,6 @@ class RequestParser:
             self._known = None
 
     def on_body(self, data: bytes) -> None:
-        if self._is_chunked:
-            self._overhead -= len(data) * (OVERHEAD + 1)
         self._sink.request_body(data)
 
     def on_message_complete(self) -> None:
@@ -315,16 +353,21 @@ class RequestParser:
 
     # ---- what llhttp leaves to us ----
 
-    def _end(self) -> None:
-        self._remaining = -1 if self._is_last else 0
-        if not self._is_chunked:
-            self._sink.request_end(None)
-            return
-        trailers = self._fields
-        self._is_chunked = False
-        self._partial = b""
-        self._reset()  # nothing of the trailers may reach the next request
-        self._sink.request_end(checked_trailers(trailers))
+    def _end(self, trailers: Fields | None = None) -> None:
+        self._remaining = _NOTHING if self._is_last else 0
+        self._sink.request_end(trailers)
+
+    def _read_chunks(self, data: bytes, position: int) -> int:
+        """Read of a chunked body what has come; returns the position behind it."""
+        chunks = self._chunks
+        assert chunks is not None, "the head said so"
+        position = chunks.feed(data, position)
+        if chunks.is_whole:
+            self._chunks = None
+            self._parser = httptools.HttpRequestParser(self)  # the old one waits for chunks
+            self._between = True
+            self._end(checked_trailers(chunks.trailers))
+        return position
 
     @staticmethod
     def _check_old(text: bytes, head: RequestHead) -> None:
@@ -333,11 +376,11 @@ class RequestParser:
             raise Malformed("only the versions 1.1 and 1.0 of HTTP are spoken here")
         head.version_1_0 = True
 
-    @staticmethod
-    def _refuse_method(method: bytes) -> None:
+    def _other_method(self, method: bytes) -> bytes:
+        foreign, self._foreign = self._foreign, None
         if method == b"CONNECT":
             raise Malformed("CONNECT is not served here: this is no forward proxy", 501)
-        raise Malformed("the method is not one of HTTP")
+        return foreign or method
 
     def _read_special(self, head: RequestHead, special: dict[bytes, bytes]) -> None:
         head.special = special
@@ -349,9 +392,10 @@ class RequestParser:
                 raise Malformed("the only transfer coding accepted is chunked")
             if b"content-length" in special:
                 raise Malformed("there are both Content-Length and Transfer-Encoding")
-            head.chunked = self._is_chunked = True
+            head.chunked = True
             head.length = -1
-            self._overhead = -len(self._piece)  # a piece that ends the head has no chunks
+            self._remaining = _CHUNKS
+            self._chunks = Chunks(self._sink.request_body, self._max_header)
         elif b"content-length" in special:
             self._remaining = head.length = length_of(special[b"content-length"])
         head.expect = (
@@ -391,12 +435,10 @@ class RequestParser:
         assert head is not None, "llhttp stops for heads only that we noted"
         if head.upgrade is None and head.length:
             self._between = False
-            framing = b"Transfer-Encoding: chunked"
             if not head.chunked:
                 framing = b"Content-Length: %d" % head.length
-            self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + HEAD_END)
-            self._reset()  # the framing shown is no header of anybody's
+                self._parser = httptools.HttpRequestParser(_BodyOnly(self))
+                self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + HEAD_END)
             return False
         self._end()
         return head.upgrade is not None
@@ -408,7 +450,10 @@ class RequestParser:
 
     def _pass_body(self, data: bytes) -> bytes:
         """Count the body's bytes and pass them on; returns what follows the body."""
-        if self._remaining < 0:
+        if self._remaining == _CHUNKS:
+            rest = data[self._read_chunks(data, 0) :]
+            return b"" if self._is_last else rest
+        if self._remaining == _NOTHING:
             return b""  # whoever said `Connection: close` is not listened to any more
         size = len(data)
         if size < self._remaining:
@@ -433,7 +478,6 @@ class _BodyOnly:
 
     def __init__(self, parser: RequestParser) -> None:
         self.on_body = parser.on_body
-        self.on_header = parser.on_header
         self.on_message_complete = parser.body_read
 
 
