@@ -10,7 +10,8 @@ A file holds the cases of one family. It opens with a few words on them; then ea
     --- client gets              the client has got this answer, and nothing before it
 
 The sections after `given` are steps, taken in this order. Each of a section's lines ends with CR
-LF on the wire, or with nothing when a backslash is its last byte. Inside, `\r \n \t \\ \xHH` are
+LF on the wire, or with nothing when a backslash is its last byte (behind the last one of these
+empty lines mean nothing). Inside, `\r \n \t \\ \xHH` are
 bytes, and `\{1000*ab}` is `ab` a thousand times. Lines that begin with `#` before a case's first
 section say why.
 
@@ -125,13 +126,20 @@ def _step(title: str, text: str, where: str) -> Step:
 
 
 def _bytes(text: str) -> bytes:
+    stripped = text.rstrip("\n")
+    if _is_open(stripped):
+        text = stripped
     lines = text.removesuffix("\n").split("\n") if text else []
     return b"".join(map(_line, lines))
 
 
+def _is_open(line: str) -> bool:
+    """Whether it ends with a backslash that is not another one's."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
+
+
 def _line(line: str) -> bytes:
-    backslashes = len(line) - len(line.rstrip("\\"))
-    if backslashes % 2:
+    if _is_open(line):
         return _unescaped(line[:-1].encode())
     return _unescaped(line.encode()) + b"\r\n"
 

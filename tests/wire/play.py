@@ -244,7 +244,7 @@ class Play:
         try:
             message, size = read_message(end.data)
         except ValueError:
-            self._must(False, "the endpoint got half a head")  # noqa: FBT003
+            self._must(False, "the endpoint got half a head")
             return
         self._must(not message.is_whole, "the request became whole")
         self._must(size >= len(end.data), "something follows the request")
