@@ -6,16 +6,27 @@ request of a connection and are made once.
 
 from __future__ import annotations
 
+import re
 from zlib import crc32
 
-from proxy.http1.headers import TRACE
+from proxy.http1.forwarded import Forwarded, element
+from proxy.http1.headers import CLAIMS, TRACE, TRACE_STATE
 from proxy.http1.message import RequestHead
 from proxy.policy.trust import TrustedPeers
 from proxy.stats import JUDGE_BUCKETS
 
+MAX_REQUEST_ID = 128
+"""Bytes of an id that is kept; longer ones would be the longest thing in every log line."""
+
 _MASK = (1 << 64) - 1
 _ODD = 0x9E3779B97F4A7C15
 """Odd, so that multiplying by it modulo 2^64 is a permutation: ids never repeat in a worker."""
+_REQUEST_ID_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:;=+/@~#|"
+# W3C Trace Context level 1, section 3.2: version 00 is as long as this, later ones may be longer.
+_TRACE = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?"
+).fullmatch
+_MAX_TRACE = 256
 
 
 class RequestIds:
@@ -47,11 +58,12 @@ class Origin:
         self._proto = proto
         self._port = b"%d" % port
         self._block = (
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n"
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n%b"
             % (
                 peer.encode() or b"unknown",
                 proto,
                 port,
+                _real_ip(peer),
             )
         )
 
@@ -59,10 +71,10 @@ class Origin:
         """Address of the client: the peer, or whom a trusted peer names."""
         if not self.trusted or head.special is None:
             return self.address
-        forwarded = head.special.get(b"x-forwarded-for")
-        if forwarded is None:
+        chain = _chain(head.special)
+        if not chain:
             return self.address
-        return self._peers.client(self.address, forwarded.decode("latin-1"))
+        return self._peers.client(self.address, chain.decode("latin-1"))
 
     def lines(self, head: RequestHead, ids: RequestIds) -> tuple[bytes, bytes]:
         """The lines to add to the request's head, and the request's id."""
@@ -79,32 +91,65 @@ class Origin:
         self, head: RequestHead, special: dict[bytes, bytes], ids: RequestIds
     ) -> tuple[bytes, bytes]:
         request_id, span = ids.next()
-        trace = special.get(TRACE)
-        if trace is None:
-            trace = b"00-%b-%b-01" % (request_id, span)
+        trace = _trace(special, request_id, span)
         if not self.trusted:
             return (
-                b"%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\ntraceparent: %b\r\n"
+                b"%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b"
                 % (self._block, head.host, request_id, trace)
             ), request_id
-        request_id = special.get(b"x-request-id", request_id)
-        chain = special.get(b"x-forwarded-for")
+        request_id = _kept_id(special) or request_id
+        said = Forwarded(special.get(b"forwarded", b""))
+        chain = _chain(special)
         peer = self.address.encode() or b"unknown"
         lines = (
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n"
-            b"X-Forwarded-Host: %b\r\nX-Request-ID: %b\r\ntraceparent: %b\r\n"
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n%b"
+            b"X-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b"
         ) % (
-            peer if chain is None else chain + b", " + peer,
-            special.get(b"x-forwarded-proto", self._proto),
-            special.get(b"x-forwarded-port", self._port),
-            special.get(b"x-forwarded-host", head.host),
+            chain + b", " + peer if chain else peer,
+            special.get(b"x-forwarded-proto") or said.proto or self._proto,
+            special.get(b"x-forwarded-port") or self._port,
+            _real_ip(self.client(head)),
+            special.get(b"x-forwarded-host") or said.host or head.host,
             request_id,
             trace,
         )
-        prefix = special.get(b"x-forwarded-prefix")
-        if prefix is not None:
-            lines += b"X-Forwarded-Prefix: %b\r\n" % prefix
-        forwarded = special.get(b"forwarded")
-        if forwarded is not None:
-            lines += b"Forwarded: %b\r\n" % forwarded
+        if said.value:
+            own = element(self.address, head.host, self._proto)
+            lines += b"Forwarded: %b, %b\r\n" % (said.value, own)
+        for name in CLAIMS:
+            if name in special:
+                lines += b"%b: %b\r\n" % (name, special[name])
         return lines, request_id
+
+
+def _real_ip(address: str) -> bytes:
+    return b"X-Real-IP: %b\r\n" % address.encode() if address else b""
+
+
+def _chain(special: dict[bytes, bytes]) -> bytes:
+    """Whom a trusted peer names as those before it: by X-Forwarded-For, else by Forwarded."""
+    chain = special.get(b"x-forwarded-for")
+    if chain is None and b"forwarded" in special:
+        return Forwarded(special[b"forwarded"]).chain
+    return chain or b""
+
+
+def _kept_id(special: dict[bytes, bytes]) -> bytes | None:
+    """The request id that came, when it is one that may go into logs and answers."""
+    request_id = special.get(b"x-request-id")
+    if not request_id or len(request_id) > MAX_REQUEST_ID:
+        return None
+    return None if request_id.translate(None, _REQUEST_ID_BYTES) else request_id
+
+
+def _trace(special: dict[bytes, bytes], request_id: bytes, span: bytes) -> bytes:
+    """The lines of the trace: the one that came if it is valid, else a new one without state."""
+    trace = special.get(TRACE)
+    if trace is not None and len(trace) <= _MAX_TRACE:
+        match = _TRACE(trace)
+        if match is not None and not (match[1] and trace.startswith(b"00")):
+            state = special.get(TRACE_STATE)
+            if state:
+                return b"traceparent: %b\r\ntracestate: %b\r\n" % (trace, state)
+            return b"traceparent: %b\r\n" % trace
+    return b"traceparent: 00-%b-%b-01\r\n" % (request_id, span)

@@ -32,6 +32,31 @@ HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110 section 7.6.1, and what history added to it."""
 
+FORWARDING: Final = (
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-prefix",
+    b"x-real-ip",
+    b"x-request-id",
+)
+"""Believed from trusted peers only."""
+
+CLAIMS: Final = tuple(
+    b"""x-forwarded x-forwarded-by x-forwarded-client-cert x-forwarded-method x-forwarded-path
+    x-forwarded-prefix x-forwarded-protocol x-forwarded-scheme x-forwarded-server
+    x-forwarded-ssl x-forwarded-uri x-forwarded-url forwarded-for
+    x-original-forwarded-for x-original-host x-original-uri x-original-url x-rewrite-url
+    x-url-scheme front-end-https client-ip x-client-ip x-cluster-client-ip x-remote-addr
+    x-remote-ip x-proxyuser-ip true-client-ip cf-connecting-ip cf-connecting-ipv6 fastly-client-ip
+    fly-client-ip wl-proxy-client-ip x-azure-clientip x-appengine-user-ip
+    x-envoy-external-address""".split()
+)
+"""What else applications take for a proxy's word on who asked for what, by which way. From
+trusted peers it is passed on as it is, from others it is dropped."""
+
 PROTECTED: Final = frozenset(
     {
         b"host",
@@ -46,6 +71,7 @@ PROTECTED: Final = frozenset(
         b"x-forwarded-host",
         b"x-forwarded-port",
         b"x-forwarded-prefix",
+        b"x-real-ip",
         b"x-request-id",
         b"traceparent",
         b"tracestate",
@@ -53,19 +79,8 @@ PROTECTED: Final = frozenset(
         b"x-turnout-pool",
         b"x-turnout-release",
     }
-)
+).union(CLAIMS)
 """What `Connection` can never remove: naming these is how hop-by-hop abuse works."""
-
-FORWARDING: Final = (
-    b"forwarded",
-    b"x-forwarded-for",
-    b"x-forwarded-proto",
-    b"x-forwarded-host",
-    b"x-forwarded-port",
-    b"x-forwarded-prefix",
-    b"x-request-id",
-)
-"""Believed from trusted peers only."""
 
 OURS: Final = (b"x-turnout-pool", b"x-turnout-release")
 """Only the proxy says these to an endpoint."""
@@ -87,18 +102,21 @@ def underscored(name: bytes) -> set[bytes]:
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 
 LOOK_ALIKES: Final = frozenset(
-    spelling for name in (*FORWARDING, *OURS, *_FRAMING) for spelling in underscored(name)
-)
-"""Dropped from requests: `X_Forwarded_For` becomes X-Forwarded-For behind WSGI and CGI."""
+    spelling for name in (*FORWARDING, *CLAIMS, *OURS, *_FRAMING) for spelling in underscored(name)
+) | {b"proxy"}
+"""Dropped from requests: `X_Forwarded_For` becomes X-Forwarded-For behind WSGI and CGI, and
+`Proxy` becomes HTTP_PROXY there, which HTTP libraries take for their configuration."""
 
 TRACE: Final = b"traceparent"
+TRACE_STATE: Final = b"tracestate"
 
 REQUEST_READ: Final = (
     HOP_BY_HOP
     | LOOK_ALIKES
     | frozenset(FORWARDING)
+    | frozenset(CLAIMS)
     | frozenset(OURS)
-    | {b"host", b"content-length", b"cookie", b"expect", TRACE, b"http2-settings"}
+    | {b"host", b"content-length", b"cookie", b"expect", TRACE, TRACE_STATE, b"http2-settings"}
 )
 """Names the parser of requests sets aside instead of passing on as they are."""
 
@@ -108,6 +126,7 @@ TRAILERS_REFUSED: Final = (
     HOP_BY_HOP
     | PROTECTED
     | LOOK_ALIKES
+    | frozenset(CLAIMS)
     | frozenset(
         b"""content-encoding content-type content-range http2-settings
         cache-control expect max-forwards pragma range if-match if-none-match if-modified-since

@@ -11,9 +11,8 @@ A file holds the cases of one family. It opens with a few words on them; then ea
 
 The sections after `given` are steps, taken in this order. Each of a section's lines ends with CR
 LF on the wire, or with nothing when a backslash is its last byte (behind the last one of these
-empty lines mean nothing). Inside, `\r \n \t \\ \xHH` are
-bytes, and `\{1000*ab}` is `ab` a thousand times. Lines that begin with `#` before a case's first
-section say why.
+empty lines mean nothing). Inside, `\r \n \t \\ \xHH` are bytes, and `\{1000*ab}` is `ab` a
+thousand times. Lines that begin with `#` before a case's first section say why.
 
 A request or an answer that is expected is written as a message, chunked ones with chunks (whose
 borders mean nothing). The order of different headers means nothing either. The headers that the
@@ -35,6 +34,8 @@ and `{trace}` stand for what cannot be known. Words behind the name, with commas
 While no step says what the endpoint sends, it answers every request with 200 and `ok`; and when no
 step says what the client gets, it gets just that. In the end the client's connection must be open,
 proved by one more request, unless its last answer says `Connection: close`, or a step its end.
+Every case is also played with such a request, or garbage, right behind the client's last bytes, if
+it is not given `followed: no`.
 """
 
 from __future__ import annotations

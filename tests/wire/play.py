@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
+from proxy.model import Route
 from tests.dataplane.box import Box, until
 from tests.wire.case import Case, Step
 from tests.wire.message import Message, UnreadableError, read_message
@@ -26,10 +27,27 @@ _USUAL = {
     b"x-forwarded-for": rb"127\.0\.0\.1",
     b"x-forwarded-proto": rb"http",
     b"x-forwarded-port": rb"\d+",
+    b"x-real-ip": rb"127\.0\.0\.1",
     b"x-request-id": rb"[0-9a-f]{32}",
     b"traceparent": rb"00-[0-9a-f]{32}-[0-9a-f]{16}-01",
     b"x-turnout-pool": rb"blue",
 }
+_LAST = {
+    "client half-closes",
+    "client closes",
+    "client resets",
+    "client gets bytes",
+    "endpoint gets bytes",
+}
+"""Steps of cases behind which nothing can follow."""
+_SEEN = {
+    "client gets",
+    "client gets end",
+    "client gets bytes",
+    "client closes",
+    "client resets",
+}
+"""Steps that leave nothing to be added about what the client gets."""
 _UNKNOWN = {
     rb"\{port\}": rb"\d+",
     rb"\{id\}": rb"[0-9a-f]{32}",
@@ -42,7 +60,10 @@ _LISTENER: dict[str, Callable[[str], Any]] = {
     "header_s": float,
     "idle_s": float,
 }
-_SERVICE: dict[str, Callable[[str], Any]] = {"max_body": int}
+_SERVICE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "max_body": ("max_body", int),
+    "host": ("routes", lambda text: (Route(host=text),)),
+}
 
 
 class End(asyncio.Protocol):
@@ -110,9 +131,11 @@ class Play:
     async def run(self) -> None:
         case, box = self._case, self._box
         server = await box.loop.create_server(lambda: End(self, self.endpoints), "127.0.0.1", 0)
-        given = case.given
+        given = {key: value for key, value in case.given.items() if key != "followed"}
         listener = {key: _LISTENER[key](given[key]) for key in given if key in _LISTENER}
-        service = {key: _SERVICE[key](given[key]) for key in given if key in _SERVICE}
+        service = {
+            _SERVICE[key][0]: _SERVICE[key][1](given[key]) for key in given if key in _SERVICE
+        }
         assert len(listener) + len(service) == len(given), f"unknown setting: {given}"
         port = server.sockets[0].getsockname()[1]
         try:
@@ -199,7 +222,7 @@ class Play:
                 closes = await self._client_step(client, step) or closes
             else:
                 await self._endpoint_step(step)
-        if not case.has("client gets", "client gets end", "client gets bytes", "client closes"):
+        if not case.has(*_SEEN):
             for step in case.steps:
                 if step.action == "endpoint gets":
                     await self._client_gets(client, _usual_answer(step))
@@ -211,7 +234,8 @@ class Play:
         await self._look_for_leftovers()
 
     def _trailing(self) -> bytes:
-        if self._case.has("client half-closes", "client gets bytes", "endpoint gets bytes"):
+        case = self._case
+        if case.given.get("followed") == "no" or case.has(*_LAST):
             return b""
         return {"followed": NEXT, "garbage": GARBAGE}.get(self._mode, b"")
 
@@ -282,11 +306,20 @@ class Play:
             return True
         elif step.action == "client half-closes":
             client.transport.write_eof()
+            await self._half_close_seen()
         elif step.action == "client closes":
             client.transport.close()
         else:
             client.reset()
         return False
+
+    async def _half_close_seen(self) -> None:
+        """Wait until the plane knows of it, if it reads: what the endpoint says comes after it."""
+        connections = self._box.plane.connections
+        await until(
+            lambda: all(each.eof_since or each.is_unread for each in connections),
+            "the plane sees the end",
+        )
 
     async def _endpoint_step(self, step: Step) -> None:
         action = step.action
