@@ -398,12 +398,20 @@ class RequestParser:
             self._chunks = Chunks(self._sink.request_body, self._max_header)
         elif b"content-length" in special:
             self._remaining = head.length = length_of(special[b"content-length"])
-        head.expect = (
-            not head.version_1_0 and special.get(b"expect", b"").strip().lower() == b"100-continue"
-        )
+        if b"expect" in special and not head.version_1_0:
+            self._read_expectations(head, special[b"expect"])
         connection = special.get(b"connection")
         if connection is not None:
             self._read_connection(head, special, connection)
+
+    @staticmethod
+    def _read_expectations(head: RequestHead, value: bytes) -> None:
+        """What we do not know is passed on: the endpoint says 417, or ignores it."""
+        expected = tokens(value)
+        head.expect = b"100-continue" in expected
+        others = expected - {b"100-continue"}
+        if others:
+            head.fields += (b"Expect", COLON, b", ".join(sorted(others)), CRLF)
 
     def _read_connection(
         self, head: RequestHead, special: dict[bytes, bytes], connection: bytes
