@@ -100,6 +100,15 @@ def test_what_is_no_chunk_is_refused_in_whatever_pieces(raw: bytes, splits: Spli
         assert read(pieces) == 400
 
 
+def test_the_small_chunks_of_one_read_are_told_as_one_piece_even_before_a_bad_one() -> None:
+    told: list[bytes] = []
+    chunks = Chunks(told.append, 1024)
+    assert chunks.feed(b"1\r\na\r\n" * 1000, 0) == 6000
+    with pytest.raises(Malformed):
+        chunks.feed(b"2\r\nbc\r\n1\r\nd\r\nno size\r\n", 0)
+    assert told == [b"a" * 1000, b"bcd"]
+
+
 def test_a_line_is_bounded_while_it_goes_on_and_when_it_comes_at_once() -> None:
     just = b"1;" + b"a" * (MAX_CHUNK_LINE - 2)
     end = b"\r\nx\r\n0\r\n\r\n"

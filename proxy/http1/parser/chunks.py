@@ -60,18 +60,27 @@ class Chunks:
         self.is_whole = False
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read `data` from there; returns the position behind the body, or its end."""
+        """Read `data` from there; returns the position behind the body, or its end.
+
+        What it holds is told at once, as one: a body in chunks of one byte would cost a hundred
+        times its size while it waits for its endpoint.
+        """
         size = len(data)
-        while at < size and not self.is_whole:
-            if self._reads is _Reads.DATA:
-                end = min(size, at + self._left)
-                self._left -= end - at
-                self._body(data if not at and end == size else data[at:end])
-                at = end
-                if not self._left:
-                    self._reads = _Reads.DATA_END
-            else:
-                at = self._read_line(data, at)
+        pieces: list[bytes] = []
+        try:
+            while at < size and not self.is_whole:
+                if self._reads is _Reads.DATA:
+                    end = min(size, at + self._left)
+                    self._left -= end - at
+                    pieces.append(data if not at and end == size else data[at:end])
+                    at = end
+                    if not self._left:
+                        self._reads = _Reads.DATA_END
+                else:
+                    at = self._read_line(data, at)
+        finally:
+            if pieces:
+                self._body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return at
 
     def _read_line(self, data: bytes, at: int) -> int:
