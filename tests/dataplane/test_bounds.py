@@ -14,7 +14,7 @@ from tests.e2e.wire import Wire
 
 READ = 256 * 1024
 """Bytes that either loop reads at most at once, and hands to us before we can say no."""
-FLOOD = 8 * 1024 * 1024
+FLOOD = 2 * 1024 * 1024
 
 
 async def silent(peer: Peer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -311,6 +312,14 @@ def test_a_mutated_answer_means_the_same_in_whatever_pieces(
 # ---- beside another parser ----
 
 
+STRICTER = re.compile(
+    rb"\n[0-9a-f]+[ \t]+;|\n0[^\n]*\r\n.*(?:transfer-encoding|content-length|host)",
+    re.DOTALL | re.IGNORECASE,
+).search
+"""h11 takes no blank before a chunk's extension, which RFC 9112 section 7.1.1 has us take, and
+refuses a body for the framing among its trailers, which we drop."""
+
+
 def first_of_h11(message: bytes) -> tuple[bytes, bytes] | None:
     """Method and body of the first whole request, as h11 reads it; None when it does not."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
@@ -342,6 +351,6 @@ def test_h11_reads_the_same_of_what_we_accept(read_requests: Read, message: byte
     ours = first_of_ours(read_requests([message] if message else []))
     # Empty lines before a request are skipped here (RFC 9112 section 2.2), and not by h11.
     theirs = first_of_h11(message.lstrip(b"\r\n"))
-    if ours is not None:
+    if ours is not None and not (theirs is None and STRICTER(message)):
         assert theirs is not None
         assert ours == (theirs[0].decode(), str(len(theirs[1])))

@@ -17,13 +17,15 @@ from proxy.http1.parser.framing import MAX_LENGTH, MAX_TRAILERS, OVERHEAD
 MAX_CHUNK_LINE = 4096
 """Bytes of a chunk's size with its extensions; nobody is known to send a hundred."""
 
+_LAST = b"0\r\n\r\n"
+_DIGITS = b"0123456789abcdefABCDEF"
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 _SIZE_LINE = re.compile(
     rb"0*+([0-9A-Fa-f]{0,16})"
     rb"(?:[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?)*+[ \t]*+" % (_TOKEN, _TOKEN, _QUOTED)
 ).fullmatch
-_TRAILER = re.compile(rb"(%b):([\t -~\x80-\xff]*+)" % _TOKEN).fullmatch
+_TRAILER_LINE = re.compile(rb"(%b):([\t -~\x80-\xff]*+)" % _TOKEN).fullmatch
 
 
 class _Reads(Enum):
@@ -31,6 +33,9 @@ class _Reads(Enum):
     DATA = auto()
     DATA_END = auto()
     TRAILER = auto()
+
+
+_SIZE, _DATA, _DATA_END, _TRAILER = _Reads
 
 
 class Chunks:
@@ -51,7 +56,7 @@ class Chunks:
     def __init__(self, body: Callable[[bytes], None], max_trailers: int) -> None:
         self._body = body
         self._max_trailers = max_trailers  # in bytes
-        self._reads = _Reads.SIZE
+        self._reads = _SIZE
         self._line = b""  # as far as it has come, when it comes in pieces
         self._left = 0  # bytes of the chunk to come
         self._overhead = 0  # bytes of framing that carried nothing
@@ -69,18 +74,28 @@ class Chunks:
         pieces: list[bytes] = []
         try:
             while at < size and not self.is_whole:
-                if self._reads is _Reads.DATA:
+                if self._reads is _DATA:
                     end = min(size, at + self._left)
                     self._left -= end - at
                     pieces.append(data if not at and end == size else data[at:end])
                     at = end
                     if not self._left:
-                        self._reads = _Reads.DATA_END
+                        at = self._end_data(data, at)
+                elif self._reads is _SIZE and not self._line and data.startswith(_LAST, at):
+                    self.is_whole = True  # the usual end, without trailers
+                    at += len(_LAST)
                 else:
                     at = self._read_line(data, at)
         finally:
             if pieces:
                 self._body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return at
+
+    def _end_data(self, data: bytes, at: int) -> int:
+        if data.startswith(CRLF, at):
+            self._reads = _SIZE
+            return at + 2
+        self._reads = _DATA_END  # the line end has yet to come, or is none
         return at
 
     def _read_line(self, data: bytes, at: int) -> int:
@@ -95,38 +110,33 @@ class Chunks:
         else:
             line = begun + data[at:end]
         self._line = b""
-        if self._reads is _Reads.SIZE:
+        if self._reads is _SIZE:
             self._read_size(line)
-        elif self._reads is _Reads.TRAILER:
+        elif self._reads is _TRAILER:
             self._read_trailer(line)
         elif line:
             raise Malformed("a chunk does not end where its size says")
         else:
-            self._reads = _Reads.SIZE
+            self._reads = _SIZE
         return end + 2
 
     def _bound(self, line: bytes) -> None:
         """Refuse a line that goes on as none may."""
-        if self._reads is _Reads.DATA_END and line != b"\r":
+        if self._reads is _DATA_END and line != b"\r":
             raise Malformed("a chunk does not end where its size says")
         if b"\n" in line:
             raise Malformed("a line between the chunks ends with a bare LF")
-        if self._reads is _Reads.TRAILER:
+        if self._reads is _TRAILER:
             self._bound_trailers(line)
         elif len(line) > MAX_CHUNK_LINE:
             raise Malformed("the extensions of a chunk are too long")
 
     def _read_size(self, line: bytes) -> None:
-        match = _SIZE_LINE(line)
-        if match is None or not line[:1].isalnum() or len(line) > MAX_CHUNK_LINE:
-            raise Malformed("the size of a chunk is none")
-        left = self._left = int(match[1] or b"0", 16)
+        left = self._left = _size_of(line)
         if not left:
-            self._reads = _Reads.TRAILER
+            self._reads = _TRAILER
             return
-        if left > MAX_LENGTH:
-            raise Malformed("the size of a chunk is beyond all measure")
-        self._reads = _Reads.DATA
+        self._reads = _DATA
         self._overhead = max(0, self._overhead + len(line) + 4 - OVERHEAD * left)
         if self._overhead > self._max_trailers:
             raise Malformed("there is more around the chunks than in them")
@@ -137,7 +147,7 @@ class Chunks:
             return
         self._bound_trailers(line)
         self._trailer_bytes += len(line) + 2
-        match = _TRAILER(line)
+        match = _TRAILER_LINE(line)
         if match is None:
             raise Malformed("a trailer is malformed")
         self.trailers += (match[1], COLON, match[2].strip(b" \t"), CRLF)
@@ -147,3 +157,15 @@ class Chunks:
     def _bound_trailers(self, line: bytes) -> None:
         if self._trailer_bytes + len(line) > self._max_trailers:
             raise Malformed(f"the trailers are larger than {self._max_trailers} bytes", 431)
+
+
+def _size_of(line: bytes) -> int:
+    if 0 < len(line) < 16 and not line.translate(None, _DIGITS):
+        return int(line, 16)  # as most are: no extension, and below MAX_LENGTH
+    match = _SIZE_LINE(line)
+    if match is None or not line[:1].isalnum() or len(line) > MAX_CHUNK_LINE:
+        raise Malformed("the size of a chunk is none")
+    size = int(match[1] or b"0", 16)
+    if size > MAX_LENGTH:
+        raise Malformed("the size of a chunk is beyond all measure")
+    return size
