@@ -3,7 +3,7 @@
 Two parsers with the same shape: `feed(data)` calls the sink back in the order of
 the wire and raises `Malformed` for what we do not accept. They add what llhttp
 leaves open: versions, Host, transfer codings, sizes, upgrades, HEAD.
-A body of known length that spans several reads does not go through llhttp at all.
+Chunks of requests, and a body of known length that spans several reads, do not go through llhttp at all.
 """
 
 from __future__ import annotations
