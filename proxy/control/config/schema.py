@@ -202,8 +202,8 @@ class ListenerConfig(Section):
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
         description="Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-ID` are believed. "
-        "From everybody else these and their like are set anew or dropped. `unix:` stands for peers on a unix "
-        "socket, who are believed wherever the list is not empty.",
+        "From everybody else these and their like are set anew or dropped. `unix:` stands for "
+        "peers on a unix socket, who are believed wherever the list is not empty.",
     )
     timeouts: ListenerTimeouts = Field(
         default=ListenerTimeouts(), description="Patience with clients."
