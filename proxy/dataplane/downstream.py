@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     from proxy.dataplane.live import ServiceLive
     from proxy.dataplane.plane import Plane
 
-MAX_PIPELINED = 1024
-"""Requests of one read that wait for their turn; more than that are not read."""
+MAX_PIPELINED = 128
+"""Requests that wait for their turn; what came behind them is kept as it came, unread."""
+FORGET_S = 2.0
+"""A connection that has rested for so long gives up what it remembers of its last request."""
 LINGER_S = 2.0
 """After a last answer the client may still be sending: closing at once would reset
 the connection and could take the answer with it (RFC 9112 section 9.6)."""
@@ -53,6 +58,8 @@ class Downstream(asyncio.Protocol):
         "_last_words",
         "_parsing",
         "_reading_paused",
+        "_taken_at",
+        "_untaken",
         "_waiting",
         "client_key",
         "current",
@@ -91,13 +98,16 @@ class Downstream(asyncio.Protocol):
         self.parser = RequestParser(self, spec.max_header, spec.max_headers)
         self.is_ending = False  # nothing new is begun
         self.is_paused = False  # the client reads slower than the endpoint sends
-        self.rested_since = plane.clock.now
+        # Between requests it may rest for `idle`; before the first one it has the time of a head.
+        self.rested_since = plane.clock.now - max(0.0, spec.idle_s - spec.header_s)
         self.linger_until = 0.0
         self.eof_since = 0.0  # the client has closed its side for sending
         self.known: Decision | None = None  # on the request before, and what it rested on
         self.known_cookie: bytes | None = None
         self.known_service: ServiceLive | None = None
         self._reading_paused = False
+        self._untaken = -1  # bytes written that it had yet to take when that was last asked
+        self._taken_at = 0.0  # when they were seen to be fewer
         self._advancing = False
         # per exchange
         self.current: Exchange | None = None  # being answered
@@ -146,7 +156,7 @@ class Downstream(asyncio.Protocol):
             self._keep_early(data)  # the endpoint has yet to say whose bytes these are
             return
         try:
-            while (early := self.parser.feed(data)) and self.current is None:
+            while (early := self.parser.feed(data)) and self.current is None and not self._waiting:
                 data = early  # we refused the upgrade ourselves: these are requests
         except Malformed as bad:
             self._say_last(faults.malformed(bad.status, bad.sentence))
@@ -189,8 +199,11 @@ class Downstream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_paused = False
         self.rested_since = self.plane.clock.now  # it reads, if slowly
+        self._untaken = -1
         exchange = self.current
-        if exchange is not None and exchange.upstream is not None:
+        if exchange is None:
+            self._advance()
+        elif exchange.upstream is not None:
             exchange.touched = self.plane.clock.now
             exchange.upstream.transport.resume_reading()
 
@@ -201,8 +214,9 @@ class Downstream(asyncio.Protocol):
         target.settle(head)
         exchange = Exchange(self.plane, self, head)
         self._parsing = exchange
-        # A connection that is to end still answers what had begun to arrive before.
-        if self.current is None and not self._is_over():
+        # A connection that is to end still answers what had begun to arrive before. One that does
+        # not read the answers it has gets no more of them: they would gather here.
+        if self.current is None and not self.is_paused and not self._is_over():
             self.current = exchange
             exchange.start()
         else:
@@ -223,7 +237,7 @@ class Downstream(asyncio.Protocol):
         exchange, self._parsing = self._parsing, None
         if exchange is not None and not exchange.is_done:
             exchange.request_end(trailers)
-        elif self.current is None:
+        elif self.current is None and not self._waiting:
             self.rested_since = self.plane.clock.now
             self._discarded = 0
             if self.is_ending and not self.linger_until:
@@ -256,9 +270,16 @@ class Downstream(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_body(self) -> None:
-        if self._reading_paused and not self._waiting and not self.transport.is_closing():
+        if (
+            self._reading_paused
+            and not self._waiting
+            and not self._early
+            and not self.transport.is_closing()
+        ):
             self._reading_paused = False
             self.transport.resume_reading()
+            if self.head_since:  # what is missing of that head could not come
+                self.head_since = self.plane.clock.now
 
     @property
     def is_unread(self) -> bool:
@@ -291,11 +312,12 @@ class Downstream(asyncio.Protocol):
         """Queue a pipelined request, and read no more until its turn has come."""
         if self._waiting is None:
             self._waiting = deque()
-        if self.is_ending or len(self._waiting) >= MAX_PIPELINED:
-            self.is_ending = True
+        if self.is_ending:
             exchange.is_done = True
             return
         self._waiting.append(exchange)
+        if len(self._waiting) >= MAX_PIPELINED:
+            self.parser.is_held = True
         self.pause_body()
 
     def _advance(self) -> None:
@@ -303,12 +325,12 @@ class Downstream(asyncio.Protocol):
             return  # an answer of our own ended at once: the loop below goes on
         self._advancing = True
         waiting = self._waiting
-        while waiting and self.current is None and not self._is_over():
+        while waiting and self.current is None and not self.is_paused and not self._is_over():
             exchange = self.current = waiting.popleft()
             exchange.start()
             exchange.flush_request()
         self._advancing = False
-        if self.current is not None or self._is_over():
+        if waiting or self.current is not None or self._is_over():
             if not waiting and not self.linger_until:
                 self.resume_body()
             return
@@ -317,9 +339,10 @@ class Downstream(asyncio.Protocol):
         elif self.is_ending:
             self._end()
         else:
-            self.resume_body()
+            self.parser.is_held = False
             early = self.take_early()
-            if early:  # the upgrade was refused: these are requests
+            self.resume_body()
+            if early:  # behind an upgrade that was refused, or too many to be read at once
                 self.data_received(early)
 
     def _is_over(self) -> bool:
@@ -391,6 +414,8 @@ class Downstream(asyncio.Protocol):
         if (
             self.current is None
             and self._parsing is None
+            and not self._waiting
+            and not self._early
             and not self.linger_until
             and self.parser.is_between
         ):
@@ -408,23 +433,61 @@ class Downstream(asyncio.Protocol):
         elif self._parsing is not None:
             if now - self.rested_since > self.listener.spec.idle_s:
                 self.abort()
-        elif self.head_since:
+        elif self.head_since and not self._waiting:
             if now - self.head_since > self.listener.spec.header_s:
                 self.head_since = 0.0
                 self._say_last(faults.HEAD_TOO_SLOW)
-        elif self._is_stuck(now):
-            if self.transport.is_closing() or self.transport.get_write_buffer_size():
-                self.abort()  # it does not read: closing would wait for that for ever
-            else:
-                self.transport.close()
+        else:
+            self._sweep_resting(now)
+
+    def _sweep_resting(self, now: float) -> None:
+        spec = self.listener.spec
+        rested_s = now - self.rested_since
+        if self.transport.get_write_buffer_size():
+            if self.is_deaf(self.rested_since, now):
+                self.abort()  # closing would wait for ever
+        elif self.transport.is_closing():
+            if rested_s > spec.idle_s:
+                self.abort()
+        elif rested_s > spec.idle_s:
+            self.transport.close()
+        elif rested_s > FORGET_S and (self.parser.remembers or self.known is not None):
+            self.parser.forget()
+            self.known = self.known_cookie = self.known_service = None
+
+    def is_deaf(self, since: float, now: float) -> bool:
+        """Whether it has taken nothing of what is written to it for as long as it may rest.
+
+        The loop hears of room only when a third of the kernel's buffer is free, which may take
+        a slow client minutes. So the kernel is asked what it still holds.
+        """
+        idle_s = self.listener.spec.idle_s
+        since = max(since, self._taken_at)
+        if now - since <= idle_s / 2:
+            return False
+        untaken = self.transport.get_write_buffer_size() + self._held_by_kernel()
+        if untaken < self._untaken:
+            self._taken_at = now
+        elif now - since > idle_s:
+            return True
+        if untaken < self._untaken or self._untaken < 0:
+            self._untaken = untaken
+        return False
+
+    def _held_by_kernel(self) -> int:
+        """Bytes the kernel has of us that the client's side has not confirmed."""
+        count = bytearray(4)
+        sock = self.transport.get_extra_info("socket")
+        try:
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+        except (OSError, ValueError):  # it is closed
+            return 0
+        return int.from_bytes(count, sys.byteorder)
 
     def _sweep_lingering(self, now: float) -> None:
         is_written = self.transport.get_write_buffer_size() == 0
-        if now > self.linger_until and (is_written or self._is_stuck(now)):
+        if now > self.linger_until and (is_written or self.is_deaf(self.rested_since, now)):
             self.transport.abort()
-
-    def _is_stuck(self, now: float) -> bool:
-        return now - self.rested_since > self.listener.spec.idle_s
 
 
 _NO_HEAD = RequestHead(b"", b"", [])

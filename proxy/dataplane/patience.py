@@ -60,7 +60,7 @@ def _sweep_waiting(exchange: Exchange, timeouts: Timeouts, now: float) -> None:
     elif exchange.upstream is None:
         return  # connecting has its own end in time
     elif exchange.is_started or exchange.client.is_paused:
-        _sweep_answer(exchange, timeouts, waited)
+        _sweep_answer(exchange, timeouts, waited, now)
     elif (
         exchange.request_done
         or exchange.is_paused
@@ -107,9 +107,9 @@ def _sweep_asked(exchange: Exchange, response_s: float, waited: float) -> None:
         retry.leave_silent(exchange)
 
 
-def _sweep_answer(exchange: Exchange, timeouts: Timeouts, waited: float) -> None:
+def _sweep_answer(exchange: Exchange, timeouts: Timeouts, waited: float, now: float) -> None:
     if exchange.client.is_paused:
-        if waited > exchange.client.listener.spec.idle_s:  # the client does not read
+        if exchange.client.is_deaf(exchange.touched, now):
             exchange.abandon(failed=True)
     else:
         is_stream = exchange.kind == stats.STREAM

@@ -99,6 +99,7 @@ class ResponseParser:
         "_ended",
         "_event_stream",
         "_fields",
+        "_gathered",
         "_interim",
         "_is_head",
         "_known",
@@ -125,6 +126,7 @@ class ResponseParser:
         self._is_head = False
         self._interim = 0
         self._overhead = 0  # bytes read that told nothing yet
+        self._gathered: list[bytes] = []  # of the chunks of one read
         self._ended = True
         self._spent = False
         self.began = False
@@ -241,6 +243,8 @@ class ResponseParser:
         try:
             return self._read(data)
         except Malformed:
+            if self._gathered:
+                self._pass_gathered()  # what came before it did come
             self._ended = self._spent = True
             raise
 
@@ -259,6 +263,8 @@ class ResponseParser:
             if self._ended:
                 raise Malformed("bytes came after the answer") from None
             raise Malformed(f"the answer is malformed: {words(error)}") from None
+        if self._gathered:
+            self._pass_gathered()
         if not self._ended and not self._remaining:
             self._unfinished(len(data))
         return None
@@ -332,15 +338,18 @@ class ResponseParser:
     def on_body(self, data: bytes) -> None:
         if self._remaining:
             self._remaining -= len(data)
+            self._sink.response_body(data)
         else:
             if self._ended:
                 raise Malformed("bytes came after the answer")
             self._overhead -= len(data) * (OVERHEAD + 1)
-        self._sink.response_body(data)
+            self._gathered.append(data)
 
     def on_message_complete(self) -> None:
         if self._ended:
             return
+        if self._gathered:
+            self._pass_gathered()
         if self._interim < 0:  # the end of an interim answer
             self._interim = -self._interim
             return
@@ -351,6 +360,11 @@ class ResponseParser:
             self._end(checked_trailers(trailers))
         else:
             self._end(None)
+
+    def _pass_gathered(self) -> None:
+        """Pass on as one what came as many, as chunks of a byte would."""
+        gathered, self._gathered = self._gathered, []
+        self._sink.response_body(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def _end(self, trailers: Fields | None) -> None:
         self._ended = True

@@ -66,6 +66,7 @@ class RequestParser:
         "_between",
         "_chunks",
         "_cookie",
+        "_empty",
         "_fields",
         "_foreign",
         "_host",
@@ -85,6 +86,7 @@ class RequestParser:
         "_target",
         "_upgrade",
         "head_started",
+        "is_held",
     )
 
     def __init__(self, sink: RequestSink, max_header: int, max_headers: int) -> None:
@@ -98,9 +100,12 @@ class RequestParser:
         self._is_last = False  # the client said that no request follows
         self._known: RequestHead | None = None  # one without anything special, read before
         self._known_lines = b""
+        self.is_held = False
+        """Set by the sink: nothing is begun behind the message being read."""
         # per message
         self._between = True  # between two messages: a close here cuts nothing
         self._after_cr = False  # half an empty line was read
+        self._empty = 0  # bytes of empty lines before the message
         self.head_started = False
         self._partial = b""  # the head so far when it comes in pieces
         self._is_foreign = False  # its method is none that llhttp knows
@@ -119,9 +124,11 @@ class RequestParser:
         self._set_aside = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Parse `data`. Returns what follows the head of a request that asks for an upgrade.
+        """Parse `data`. Returns what is not read yet.
 
-        Until it is known whether the upgrade comes, later reads are not for this parser.
+        That is what follows the head of a request that asks for an upgrade: until it is known
+        whether the upgrade comes, later reads are not for this parser. Or what follows the
+        request at which the parser was held: it is to be fed again.
         """
         try:
             if self._remaining:
@@ -154,6 +161,7 @@ class RequestParser:
         head = RequestHead(line[1], line[2], known.fields)
         head.host = known.host
         head.cookie = known.cookie
+        self._empty = 0
         self._sink.request_head(head)
         self._sink.request_end(None)
         return True
@@ -172,6 +180,8 @@ class RequestParser:
                     break
             else:
                 if self._between or self._after_cr:
+                    if self.is_held:
+                        return data[position:]
                     position = self._skip_empty_lines(data, position)
                     if position == size:
                         break
@@ -244,8 +254,10 @@ class RequestParser:
             self._after_cr = False
             self._between = True
             position += 1
+        before = position
         while data.startswith(CRLF, position):
             position += 2
+        self._count_empty(position - before)
         first = data[position : position + 1]
         if first == b"\r" and position == len(data) - 1:
             self._after_cr = True
@@ -254,6 +266,23 @@ class RequestParser:
         if first in (b"\r", b"\n"):
             raise Malformed("there is a bare CR or LF before the request")
         return position
+
+    def _count_empty(self, size: int) -> None:
+        """Let one empty line pass for a slip; more of them are a head that is slow to begin."""
+        self._empty += size
+        if self._empty > len(CRLF):
+            self.head_started = True
+        if self._empty > self._max_header:
+            raise Malformed("there is no end to the empty lines before the request")
+
+    @property
+    def remembers(self) -> bool:
+        return self._known is not None
+
+    def forget(self) -> None:
+        """Give up what is only remembered for speed: a head may be large, and rests may be long."""
+        self._known = None
+        self._known_lines = b""
 
     def _end_of_piece(self, data: bytes, position: int) -> int:
         before = self._partial[-3:]
@@ -270,6 +299,11 @@ class RequestParser:
             self._partial += piece
             if len(self._partial) > self._max_header:
                 raise self._too_large(self._partial)
+            self._check_count()  # what a short line costs here is more than its bytes
+
+    def _check_count(self) -> None:
+        if len(self._fields) // STRIDE + self._set_aside > self._max_headers:
+            raise Malformed(f"there are more than {self._max_headers} headers", 431)
 
     def _too_large(self, head: bytes) -> Malformed:
         if CRLF not in head[: self._max_header]:
@@ -309,8 +343,7 @@ class RequestParser:
             self._check_old(text, head)
         if len(text) > self._max_header:
             raise self._too_large(text)
-        if len(fields) // STRIDE + self._set_aside > self._max_headers:
-            raise Malformed(f"there are more than {self._max_headers} headers", 431)
+        self._check_count()
         if self._host is not None:
             head.host = self._host
         elif not head.version_1_0:
@@ -331,7 +364,7 @@ class RequestParser:
         self._target = b""  # as _reset does, without the call
         self._fields = []
         self._host = self._cookie = self._special = None
-        self._set_aside = 0
+        self._set_aside = self._empty = 0
         self._sink.request_head(head)
         self._remember(head, text)
 
