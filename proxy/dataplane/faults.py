@@ -100,6 +100,12 @@ CONNECT_TIMEOUT = Fault(
     kind="connect",
     retry=Retry.ALWAYS,
 )
+NO_DESCRIPTOR = Fault(
+    status=503,
+    error="connection_limit_reached",
+    sentence="There are more connections here than the system allows.",
+    side=Side.PROXY,
+)
 NAME_UNKNOWN = Fault(
     status=502,
     error="dns_error",

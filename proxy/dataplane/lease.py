@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,6 +25,8 @@ FRESH_S = 1.0
 
 Servers drop idle connections after 2 s (gunicorn) to 75 s (nginx); one that was used
 within the last second is not about to be dropped."""
+
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def kept(endpoint: EndpointLive, now: float, *, may_repeat: bool) -> Upstream | None:
@@ -86,7 +89,10 @@ async def _connect(
         fault, detail = fault_of(error), in_words(error)
     except socket.gaierror:
         fault = faults.NAME_UNKNOWN
-    except OSError:
+    except OSError as error:
+        if error.errno in _OUT_OF_DESCRIPTORS:  # the endpoint was not even asked
+            exchange.connect_failed(faults.NO_DESCRIPTOR)
+            return
         fault = faults.CONNECT_REFUSED
     else:
         endpoint.connected()

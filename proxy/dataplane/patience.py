@@ -61,14 +61,16 @@ def _sweep_waiting(exchange: Exchange, timeouts: Timeouts, now: float) -> None:
         return  # connecting has its own end in time
     elif exchange.is_started or exchange.client.is_paused:
         _sweep_answer(exchange, timeouts, waited, now)
-    elif (
-        exchange.request_done
-        or exchange.is_paused
-        or (exchange.head.expect and not exchange.bytes_in)
-    ):
+    elif exchange.request_done or exchange.is_paused or _waits_to_be_asked(exchange):
         _sweep_asked(exchange, timeouts.response_s, waited)
     elif waited > timeouts.client_body_s:
         exchange.refuse(faults.BODY_TOO_SLOW, close=True)
+
+
+def _waits_to_be_asked(exchange: Exchange) -> bool:
+    """Whether the client keeps its body until the endpoint says 100; then it is the client's turn."""
+    trail = exchange.trail
+    return exchange.head.expect and not exchange.bytes_in and (trail is None or not trail.has_told)
 
 
 def _sweep_pending(exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, now: float) -> None:
