@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_PIPELINED = 128
 """Requests that wait for their turn; what came behind them is kept as it came, unread."""
+OWN_AT_ONCE = 64
+"""Requests of one read that we answer ourselves before it is the turn of others."""
+CALM_S = 5.0
+"""A connection at rest is looked at so often, if nothing is due before."""
 FORGET_S = 2.0
 """A connection that has rested for so long gives up what it remembers of its last request."""
 LINGER_S = 2.0
@@ -56,11 +60,13 @@ class Downstream(asyncio.Protocol):
         "_discarded",
         "_early",
         "_last_words",
+        "_own_answers",
         "_parsing",
         "_reading_paused",
         "_taken_at",
         "_untaken",
         "_waiting",
+        "calm_until",
         "client_key",
         "current",
         "eof_since",
@@ -105,7 +111,9 @@ class Downstream(asyncio.Protocol):
         self.known: Decision | None = None  # on the request before, and what it rested on
         self.known_cookie: bytes | None = None
         self.known_service: ServiceLive | None = None
+        self.calm_until = 0.0  # at rest, and nothing is due before
         self._reading_paused = False
+        self._own_answers = 0  # of what was read in this turn
         self._untaken = -1  # bytes written that it had yet to take when that was last asked
         self._taken_at = 0.0  # when they were seen to be fewer
         self._advancing = False
@@ -147,16 +155,19 @@ class Downstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.linger_until:
-            self._discarded += len(data)
-            if self._discarded > MAX_DISCARDED:
-                self.abort()
+            self._discard(len(data))
             return
         exchange = self.current
         if self._early or (exchange is not None and exchange.head.upgrade is not None):
             self._keep_early(data)  # the endpoint has yet to say whose bytes these are
             return
         try:
-            while (early := self.parser.feed(data)) and self.current is None and not self._waiting:
+            while (
+                (early := self.parser.feed(data))
+                and self.current is None
+                and not self._waiting
+                and not self.parser.is_held
+            ):
                 data = early  # we refused the upgrade ourselves: these are requests
         except Malformed as bad:
             self._say_last(faults.malformed(bad.status, bad.sentence))
@@ -172,6 +183,9 @@ class Downstream(asyncio.Protocol):
             exchange.flush_request()
         if self.parser.head_started and not self.head_since:
             self.head_since = self.plane.clock.now
+            self.calm_until = 0.0
+        if self.parser.is_held:
+            self._give_way()
 
     def eof_received(self) -> bool:
         """Go on answering a client that only closed its side for sending."""
@@ -227,9 +241,7 @@ class Downstream(asyncio.Protocol):
         if exchange is None:
             return
         if exchange.is_done:
-            self._discarded += len(data)
-            if self._discarded > MAX_DISCARDED:
-                self.abort()
+            self._discard(len(data))
         else:
             exchange.request_body(data)
 
@@ -299,6 +311,7 @@ class Downstream(asyncio.Protocol):
         """Answer the next request in line, or rest, or close."""
         self.current = None
         self.rested_since = self.plane.clock.now
+        self.calm_until = 0.0
         if not exchange.keep_alive:
             self._end()
         elif self._waiting or self._last_words is not None or self._early or self._reading_paused:
@@ -306,7 +319,30 @@ class Downstream(asyncio.Protocol):
         elif self.is_ending:
             self._end()
 
+    def note_own_answer(self) -> None:
+        """Hold what is pipelined without end and costs no endpoint a thing."""
+        self._own_answers += 1
+        if self._own_answers >= OWN_AT_ONCE:
+            self.parser.is_held = True
+
     # ---- inside ----
+
+    def _give_way(self) -> None:
+        """Read on when the others have had their turn: the loop would read 32 times in a row."""
+        if not self._waiting and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._own_answers = 0
+        self.parser.is_held = False
+        transport = self.transport
+        if transport.is_closing() or transport.get_protocol() is not self:
+            return  # a tunnel has seen to its reading
+        if not self._reading_paused:
+            transport.resume_reading()
+        if self.current is None:
+            self._advance()
 
     def _wait(self, exchange: Exchange) -> None:
         """Queue a pipelined request, and read no more until its turn has come."""
@@ -353,6 +389,11 @@ class Downstream(asyncio.Protocol):
         self._early += data
         if len(self._early) > MAX_EARLY:
             self.pause_body()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED:
+            self.abort()
 
     def _say_last(self, fault: Fault) -> None:
         """Answer ourselves, once the others are answered, and close."""
@@ -402,6 +443,7 @@ class Downstream(asyncio.Protocol):
         if transport.is_closing():
             return
         self.linger_until = self.plane.clock.now + LINGER_S
+        self.calm_until = 0.0
         if transport.can_write_eof():
             transport.write_eof()
         if self._reading_paused:
@@ -454,6 +496,8 @@ class Downstream(asyncio.Protocol):
         elif rested_s > FORGET_S and (self.parser.remembers or self.known is not None):
             self.parser.forget()
             self.known = self.known_cookie = self.known_service = None
+        elif rested_s > FORGET_S:
+            self.calm_until = min(now + CALM_S, self.rested_since + spec.idle_s)
 
     def is_deaf(self, since: float, now: float) -> bool:
         """Whether it has taken nothing of what is written to it for as long as it may rest.

@@ -611,6 +611,7 @@ class Exchange:
             own=NOBODYS if service is None else service.own,
         )
         self.client.write(answer)
+        self.client.note_own_answer()
         self._finish()
 
     def _begin_own(self) -> bool:

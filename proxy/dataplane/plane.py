@@ -215,29 +215,7 @@ class Plane:
         return [] if found is None else judged.samples(found, time.monotonic())
 
     def _sweep(self, now: float) -> None:
-        states: Counter[tuple[ListenerLive, int]] = Counter()
-        for connection in list(self.connections):
-            try:
-                connection.sweep(now)
-            except Exception as error:  # noqa: BLE001 - one connection must not keep the rest from theirs
-                self.report("sweep", error)
-                connection.abort()
-            current = connection.current
-            if not connection.is_admitted:
-                continue  # it is only being told why
-            if current is None:
-                state = stats.L_IDLE
-            elif current.kind == stats.TUNNEL:
-                state = stats.L_TUNNEL
-            else:
-                state = stats.L_ACTIVE
-            states[connection.listener, state] += 1
-        for listener in (*self._listeners.values(), *self._leaving):
-            listener.gauge(
-                states[listener, stats.L_ACTIVE],
-                states[listener, stats.L_IDLE],
-                states[listener, stats.L_TUNNEL],
-            )
+        self._sweep_clients(now)
         self._leaving = [each for each in self._leaving if each.open or each.turned_away]
         self._live.look()
         self._holds.sweep(now)
@@ -246,6 +224,29 @@ class Plane:
         if self.access_log is not None:
             self.access_log.flush()
         self.words[stats.W_HEARTBEAT_MS] = int(now * 1000)
+
+    def _sweep_clients(self, now: float) -> None:
+        active: Counter[ListenerLive] = Counter()
+        idle: Counter[ListenerLive] = Counter()
+        tunnels: Counter[ListenerLive] = Counter()
+        for connection in list(self.connections):
+            if connection.calm_until <= now or connection.current is not None:
+                try:  # ten thousand at rest must not cost ten thousand looks
+                    connection.sweep(now)
+                except Exception as error:  # noqa: BLE001 - one connection must not keep the rest from theirs
+                    self.report("sweep", error)
+                    connection.abort()
+            if not connection.is_admitted:
+                continue  # it is only being told why
+            current = connection.current
+            if current is None:
+                idle[connection.listener] += 1
+            elif current.kind == stats.TUNNEL:
+                tunnels[connection.listener] += 1
+            else:
+                active[connection.listener] += 1
+        for each in (*self._listeners.values(), *self._leaving):
+            each.gauge(active[each], idle[each], tunnels[each])
 
     def _refresh_names(self) -> None:
         for endpoint in self._live.endpoints():

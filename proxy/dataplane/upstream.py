@@ -75,6 +75,22 @@ class Upstream(asyncio.Protocol):
             exchange.upgraded(after_upgrade)
             return
         exchange.flush_reply()
+        if self.parser.was_costly:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Read on when the others have had their turn: the loop would read 32 times in a row."""
+        self.parser.was_costly = False
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        exchange, transport = self.exchange, self.transport
+        if transport.is_closing() or transport.get_protocol() is not self:
+            return  # whoever has it now has seen to its reading
+        if exchange is None or not exchange.client.is_paused:
+            transport.resume_reading()
 
     def _malformed(self, exchange: Exchange, bad: Malformed) -> None:
         if exchange.is_answered:  # the answer was whole; what follows it is not ours

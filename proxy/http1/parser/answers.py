@@ -11,6 +11,7 @@ from proxy.http1.headers import (
     COLON,
     CRLF,
     RESPONSE_READ,
+    STRIDE,
     Fields,
     named_by_connection,
     without,
@@ -18,6 +19,7 @@ from proxy.http1.headers import (
 from proxy.http1.message import Malformed, ResponseHead
 from proxy.http1.parser.framing import (
     CONTROLS,
+    MANY_CHUNKS,
     OVERHEAD,
     checked_trailers,
     collected,
@@ -30,6 +32,8 @@ _BODYLESS = frozenset({b"204", b"304"})
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Keep-alive"})
 MAX_ANSWER_HEAD = 512 * 1024
 """Bytes of a head that an endpoint may send, or of chunk framing and trailers."""
+MAX_ANSWER_HEADERS = 1000
+"""A short line costs many times its bytes here: what is bounded must be their number, too."""
 _UNUSUAL = re.compile(
     rb"\n(?:connection:(?! ?(?:keep-alive|close)\r)|keep-alive|proxy-|te:|trailer|transfer-|upgrade"
     rb"|content-type: ?text/event-stream)"
@@ -115,6 +119,7 @@ class ResponseParser:
         "_whole",
         "_whole_parser",
         "began",
+        "was_costly",
     )
 
     MAX_INTERIM = 32
@@ -131,6 +136,8 @@ class ResponseParser:
         self._spent = False
         self.began = False
         """A byte of the answer has come."""
+        self.was_costly = False
+        """The last read with chunks had so many that it is the turn of others now."""
         self._whole = _Whole()
         self._whole_parser: Any = None
         self._known: WholeAnswer | None = None  # the last one, and its size with the body
@@ -273,6 +280,11 @@ class ResponseParser:
         self._overhead = max(0, self._overhead + size)
         if self._overhead > MAX_ANSWER_HEAD:
             raise Malformed("the answer's head or the framing of its chunks does not end")
+        self._check_count()
+
+    def _check_count(self) -> None:
+        if len(self._fields) > MAX_ANSWER_HEADERS * STRIDE:
+            raise Malformed(f"the answer has more than {MAX_ANSWER_HEADERS} headers")
 
     # ---- called by llhttp ----
 
@@ -307,6 +319,7 @@ class ResponseParser:
         reason = self._reason
         if status < 100 or not (reason.isalnum() or reason.translate(None, CONTROLS) == reason):
             raise Malformed("the answer's status line is malformed")
+        self._check_count()
         head = ResponseHead(status, reason, self._fields)
         special = self._special
         head.length = self._length
@@ -364,6 +377,7 @@ class ResponseParser:
     def _pass_gathered(self) -> None:
         """Pass on as one what came as many, as chunks of a byte would."""
         gathered, self._gathered = self._gathered, []
+        self.was_costly = len(gathered) > MANY_CHUNKS
         self._sink.response_body(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def _end(self, trailers: Fields | None) -> None:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from proxy.http1.headers import COLON, CRLF, STRIDE, Fields
 from proxy.http1.message import Malformed
-from proxy.http1.parser.framing import MAX_LENGTH, MAX_TRAILERS, OVERHEAD
+from proxy.http1.parser.framing import MANY_CHUNKS, MAX_LENGTH, MAX_TRAILERS, OVERHEAD
 
 MAX_CHUNK_LINE = 4096
 """Bytes of a chunk's size with its extensions; nobody is known to send a hundred."""
@@ -51,6 +51,7 @@ class Chunks:
         "_trailer_bytes",
         "is_whole",
         "trailers",
+        "was_costly",
     )
 
     def __init__(self, body: Callable[[bytes], None], max_trailers: int) -> None:
@@ -63,6 +64,8 @@ class Chunks:
         self._trailer_bytes = 0
         self.trailers: Fields = []
         self.is_whole = False
+        self.was_costly = False
+        """The last read had so many chunks that others should have their turn."""
 
     def feed(self, data: bytes, at: int) -> int:
         """Read `data` from there; returns the position behind the body, or its end.
@@ -87,6 +90,7 @@ class Chunks:
                 else:
                     at = self._read_line(data, at)
         finally:
+            self.was_costly = len(pieces) > MANY_CHUNKS
             if pieces:
                 self._body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return at

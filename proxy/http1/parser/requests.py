@@ -101,7 +101,8 @@ class RequestParser:
         self._known: RequestHead | None = None  # one without anything special, read before
         self._known_lines = b""
         self.is_held = False
-        """Set by the sink: nothing is begun behind the message being read."""
+        """Nothing is begun behind the message being read: the sink has enough for now, or what was
+        read was costly and it is the turn of others. The sink is to set it back."""
         # per message
         self._between = True  # between two messages: a close here cuts nothing
         self._after_cr = False  # half an empty line was read
@@ -173,10 +174,8 @@ class RequestParser:
                 position = self._read_chunks(data, position)
                 continue
             if self._remaining:
-                end = position + self._remaining
+                end = self._end_of_body(data, position)
                 if end > size:
-                    self._remaining = end - size
-                    self._sink.request_body(data[position:])
                     break
             else:
                 if self._between or self._after_cr:
@@ -194,6 +193,14 @@ class RequestParser:
             elif not self._between:
                 self._unfinished(piece)
         return b""
+
+    def _end_of_body(self, data: bytes, position: int) -> int:
+        """Where a body ends that began in this read; one that goes on is passed on already."""
+        end = position + self._remaining
+        if end > len(data):
+            self._remaining = end - len(data)
+            self._sink.request_body(data[position:])
+        return end
 
     def _read(self, piece: bytes) -> bool:
         """Have llhttp read `piece`; true when it stopped at a head that asks for an upgrade."""
@@ -395,6 +402,8 @@ class RequestParser:
         chunks = self._chunks
         assert chunks is not None, "the head said so"
         position = chunks.feed(data, position)
+        if chunks.was_costly:
+            self.is_held = True
         if chunks.is_whole:
             self._chunks = None
             self._parser = httptools.HttpRequestParser(self)  # the old one waits for chunks
