@@ -35,8 +35,8 @@ OWN_AT_ONCE = 64
 """Requests of one read that we answer ourselves before it is the turn of others."""
 CALM_S = 5.0
 """A connection at rest is looked at so often, if nothing is due before."""
-FORGET_S = 2.0
-"""A connection that has rested for so long gives up what it remembers of its last request."""
+DOZE_S = 2.0
+"""A connection that has rested for so long gives up what it remembers for speed."""
 LINGER_S = 2.0
 """After a last answer the client may still be sending: closing at once would reset
 the connection and could take the answer with it (RFC 9112 section 9.6)."""
@@ -493,10 +493,10 @@ class Downstream(asyncio.Protocol):
                 self.abort()
         elif rested_s > spec.idle_s:
             self.transport.close()
-        elif rested_s > FORGET_S and (self.parser.remembers or self.known is not None):
-            self.parser.forget()
+        elif rested_s > DOZE_S and not self.parser.is_asleep and self.parser.is_between:
+            self.parser.sleep()
             self.known = self.known_cookie = self.known_service = None
-        elif rested_s > FORGET_S:
+        elif rested_s > DOZE_S:
             self.calm_until = min(now + CALM_S, self.rested_since + spec.idle_s)
 
     def is_deaf(self, since: float, now: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 import httptools
 
@@ -95,7 +95,7 @@ class RequestParser:
         self._max_header = max_header
         self._max_headers = max_headers
         # per connection
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._piece = b""  # being fed to llhttp
         self._is_last = False  # the client said that no request follows
         self._known: RequestHead | None = None  # one without anything special, read before
@@ -283,13 +283,18 @@ class RequestParser:
             raise Malformed("there is no end to the empty lines before the request")
 
     @property
-    def remembers(self) -> bool:
-        return self._known is not None
+    def is_asleep(self) -> bool:
+        return type(self._parser) is _Asleep
 
-    def forget(self) -> None:
-        """Give up what is only remembered for speed: a head may be large, and rests may be long."""
+    def sleep(self) -> None:
+        """Give up, between two messages, what is easily had again: heads may be large, rests long."""
         self._known = None
         self._known_lines = b""
+        self._parser = _Asleep(self)
+
+    def wake(self, data: bytes) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(data)
 
     def _end_of_piece(self, data: bytes, position: int) -> int:
         before = self._partial[-3:]
@@ -521,6 +526,15 @@ class RequestParser:
     def is_between(self) -> bool:
         """Nothing of a next request has been read."""
         return self._between
+
+
+class _Asleep:
+    """Stands for the parser of a connection at rest: llhttp's and its callbacks are 900 bytes."""
+
+    __slots__ = ("feed_data",)
+
+    def __init__(self, parser: RequestParser) -> None:
+        self.feed_data = parser.wake
 
 
 class _BodyOnly:
