@@ -485,6 +485,8 @@ class Downstream(asyncio.Protocol):
     def _sweep_resting(self, now: float) -> None:
         spec = self.listener.spec
         rested_s = now - self.rested_since
+        if rested_s <= min(DOZE_S, spec.idle_s / 2):
+            return
         if self.transport.get_write_buffer_size():
             if self.is_deaf(self.rested_since, now):
                 self.abort()  # closing would wait for ever
@@ -493,10 +495,10 @@ class Downstream(asyncio.Protocol):
                 self.abort()
         elif rested_s > spec.idle_s:
             self.transport.close()
-        elif rested_s > DOZE_S and not self.parser.is_asleep and self.parser.is_between:
-            self.parser.sleep()
-            self.known = self.known_cookie = self.known_service = None
         elif rested_s > DOZE_S:
+            if self.parser.is_between and not self.parser.is_asleep:
+                self.parser.sleep()
+                self.known = self.known_cookie = self.known_service = None
             self.calm_until = min(now + CALM_S, self.rested_since + spec.idle_s)
 
     def is_deaf(self, since: float, now: float) -> bool:

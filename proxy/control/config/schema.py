@@ -93,10 +93,14 @@ class Section(BaseModel):
 
 class ListenerTimeouts(Section):
     header: PositiveDuration = Field(
-        default=10.0, description="How long a client may take to send a whole request head."
+        default=10.0,
+        description="How long a client may take to send a whole request head; on a new connection "
+        "also how long it may say nothing.",
     )
     idle: Duration = Field(
-        default=75.0, description="How long a client connection may idle between two requests."
+        default=75.0,
+        description="How long a client connection may idle between two requests, and how long it "
+        "may take nothing of an answer.",
     )
 
 
