@@ -194,7 +194,7 @@ def stories(scale: float) -> list[Story]:
         ),
         Story("the same, no route", some(100), flooding(b"", GET % b"nowhere", 4), receive=4 * KIB),
         Story(
-            "stops in 1 GB", some(300), asking(GET % b"big?bytes=1000000000", IDLE_S + 2), 4 * KIB
+            "stops in 1 GB", some(100), asking(GET % b"big?bytes=1000000000", IDLE_S + 2), 4 * KIB
         ),
         Story("reads a byte at a time", some(100), _sipping, receive=4 * KIB),
         Story(

@@ -156,6 +156,7 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.linger_until:
             self._discard(len(data))
+            self._give_way()
             return
         exchange = self.current
         if self._early or (exchange is not None and exchange.head.upgrade is not None):
@@ -392,6 +393,7 @@ class Downstream(asyncio.Protocol):
 
     def _discard(self, size: int) -> None:
         self._discarded += size
+        self.parser.is_held = True  # it is of no use to anybody, so the others come first
         if self._discarded > MAX_DISCARDED:
             self.abort()
 

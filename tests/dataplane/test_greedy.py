@@ -85,7 +85,7 @@ async def test_a_client_that_pipelines_and_never_reads_gets_no_more_answers_than
     await here(box)
     wire = await box.client(receive=4096)
     await flood(wire, request_bytes("/", headers={"Host": host}) * 1000)
-    assert only(box).is_paused
+    await until(lambda: only(box).is_paused, "its answers wait")
     assert kept(only(box)) < KEPT_MOST
     assert await served(box)
 

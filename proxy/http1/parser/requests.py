@@ -144,7 +144,7 @@ class RequestParser:
                 return b""
             return self._feed_pieces(data)
         except Malformed:
-            self._remaining = _NOTHING  # what follows has no meaning any more
+            self._give_up()
             raise
 
     def _read_known(self, data: bytes, known: RequestHead) -> bool:
@@ -182,17 +182,20 @@ class RequestParser:
                     if self.is_held:
                         return data[position:]
                     position = self._skip_empty_lines(data, position)
-                    if position == size:
-                        break
                 end = self._end_of_piece(data, position)
             piece = data[position:end]
             position = end
-            if self._read(piece):
-                if self._stopped():
-                    return data[position:]
-            elif not self._between:
-                self._unfinished(piece)
+            if piece and self._take(piece):
+                return data[position:]
         return b""
+
+    def _take(self, piece: bytes) -> bool:
+        """Read a piece; true when a tunnel begins behind it."""
+        if self._read(piece):
+            return self._stopped()
+        if not self._between:
+            self._unfinished(piece)
+        return False
 
     def _end_of_body(self, data: bytes, position: int) -> int:
         """Where a body ends that began in this read; one that goes on is passed on already."""
@@ -273,6 +276,14 @@ class RequestParser:
         if first in (b"\r", b"\n"):
             raise Malformed("there is a bare CR or LF before the request")
         return position
+
+    def _give_up(self) -> None:
+        """Read nothing more, and keep nothing: the connection may linger for some seconds."""
+        self._remaining = _NOTHING
+        self._chunks = None
+        self._partial = self._piece = b""
+        self._reset()
+        self.sleep()
 
     def _count_empty(self, size: int) -> None:
         """Let one empty line pass for a slip; more of them are a head that is slow to begin."""
