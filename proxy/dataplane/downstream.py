@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import struct
-import sys
-import termios
 import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
@@ -63,8 +60,6 @@ class Downstream(asyncio.Protocol):
         "_own_answers",
         "_parsing",
         "_reading_paused",
-        "_taken_at",
-        "_untaken",
         "_waiting",
         "calm_until",
         "client_key",
@@ -84,7 +79,9 @@ class Downstream(asyncio.Protocol):
         "parser",
         "plane",
         "rested_since",
+        "taken_at",
         "transport",
+        "untaken",
     )
 
     def __init__(
@@ -114,8 +111,8 @@ class Downstream(asyncio.Protocol):
         self.calm_until = 0.0  # at rest, and nothing is due before
         self._reading_paused = False
         self._own_answers = 0  # of what was read in this turn
-        self._untaken = -1  # bytes written that it had yet to take when that was last asked
-        self._taken_at = 0.0  # when they were seen to be fewer
+        self.untaken = -1  # bytes written that it had yet to take when that was last asked
+        self.taken_at = 0.0  # when they were seen to be fewer
         self._advancing = False
         # per exchange
         self.current: Exchange | None = None  # being answered
@@ -214,7 +211,7 @@ class Downstream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_paused = False
         self.rested_since = self.plane.clock.now  # it reads, if slowly
-        self._untaken = -1
+        self.untaken = -1
         exchange = self.current
         if exchange is None:
             self._advance()
@@ -490,7 +487,7 @@ class Downstream(asyncio.Protocol):
         if rested_s <= min(DOZE_S, spec.idle_s / 2):
             return
         if self.transport.get_write_buffer_size():
-            if self.is_deaf(self.rested_since, now):
+            if patience.is_deaf(self, self.rested_since, now):
                 self.abort()  # closing would wait for ever
         elif self.transport.is_closing():
             if rested_s > spec.idle_s:
@@ -503,38 +500,11 @@ class Downstream(asyncio.Protocol):
                 self.known = self.known_cookie = self.known_service = None
             self.calm_until = min(now + CALM_S, self.rested_since + spec.idle_s)
 
-    def is_deaf(self, since: float, now: float) -> bool:
-        """Whether it has taken nothing of what is written to it for as long as it may rest.
-
-        The loop hears of room only when a third of the kernel's buffer is free, which may take
-        a slow client minutes. So the kernel is asked what it still holds.
-        """
-        idle_s = self.listener.spec.idle_s
-        since = max(since, self._taken_at)
-        if now - since <= idle_s / 2:
-            return False
-        untaken = self.transport.get_write_buffer_size() + self._held_by_kernel()
-        if untaken < self._untaken:
-            self._taken_at = now
-        elif now - since > idle_s:
-            return True
-        if untaken < self._untaken or self._untaken < 0:
-            self._untaken = untaken
-        return False
-
-    def _held_by_kernel(self) -> int:
-        """Bytes the kernel has of us that the client's side has not confirmed."""
-        count = bytearray(4)
-        sock = self.transport.get_extra_info("socket")
-        try:
-            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
-        except (OSError, ValueError):  # it is closed
-            return 0
-        return int.from_bytes(count, sys.byteorder)
-
     def _sweep_lingering(self, now: float) -> None:
         is_written = self.transport.get_write_buffer_size() == 0
-        if now > self.linger_until and (is_written or self.is_deaf(self.rested_since, now)):
+        if now > self.linger_until and (
+            is_written or patience.is_deaf(self, self.rested_since, now)
+        ):
             self.transport.abort()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
+import sys
+import termios
 from typing import TYPE_CHECKING
 
 from proxy import stats
@@ -10,6 +13,7 @@ from proxy.dataplane import attempts, farewell, faults, judged, limits, retry
 from proxy.model import Timeouts
 
 if TYPE_CHECKING:
+    from proxy.dataplane.downstream import Downstream
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.live import EndpointLive, PoolLive
 
@@ -111,12 +115,43 @@ def _sweep_asked(exchange: Exchange, response_s: float, waited: float) -> None:
 
 def _sweep_answer(exchange: Exchange, timeouts: Timeouts, waited: float, now: float) -> None:
     if exchange.client.is_paused:
-        if exchange.client.is_deaf(exchange.touched, now):
+        if is_deaf(exchange.client, exchange.touched, now):
             exchange.abandon(failed=True)
     else:
         is_stream = exchange.kind == stats.STREAM
         if waited > (timeouts.tunnel_idle_s if is_stream else timeouts.read_stall_s):
             exchange.upstream_failed(faults.ANSWER_STALLED)
+
+
+def is_deaf(client: Downstream, since: float, now: float) -> bool:
+    """Whether it has taken nothing of what is written to it for as long as it may rest.
+
+    The loop hears of room only when a third of the kernel's buffer is free, which may take a
+    slow client minutes. So the kernel is asked what it still holds.
+    """
+    idle_s = client.listener.spec.idle_s
+    since = max(since, client.taken_at)
+    if now - since <= idle_s / 2:
+        return False
+    untaken = client.transport.get_write_buffer_size() + _held_by_kernel(client)
+    if untaken < client.untaken:
+        client.taken_at = now
+    elif now - since > idle_s:
+        return True
+    if untaken < client.untaken or client.untaken < 0:
+        client.untaken = untaken
+    return False
+
+
+def _held_by_kernel(client: Downstream) -> int:
+    """Bytes the kernel has of us that the client's side has not confirmed."""
+    count = bytearray(4)
+    sock = client.transport.get_extra_info("socket")
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _is_overdue(exchange: Exchange, pool: PoolLive, endpoint: EndpointLive, now: float) -> bool:
