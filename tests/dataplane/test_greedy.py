@@ -208,7 +208,7 @@ async def test_one_empty_line_behind_a_request_does_not_begin_a_head(box: Box) -
         (HEAD, b"x: y\r\n" * 8 * KIB, 431),
         (UPLOAD + b"1;", b"x" * 64 * KIB, 400),
         (UPLOAD, b"1;" + b"x" * 200 + b"\r\na\r\n", 400),
-        (UPLOAD + b"0\r\n", b"x: y\r\n" * 8 * KIB, 400),
+        (UPLOAD + b"0\r\n", b"x: y\r\n" * 8 * KIB, 431),
     ],
     ids=["empty lines", "target", "header", "headers", "extension", "extensions", "trailers"],
 )
