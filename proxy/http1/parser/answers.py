@@ -126,7 +126,7 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self._sink: ResponseSink = None  # type: ignore[assignment] # set by expect()
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _parser_for(self)
         self._remaining = 0
         self._is_head = False
         self._interim = 0
@@ -155,7 +155,7 @@ class ResponseParser:
         """Make ready for the answer to the next request, to be told to `sink`."""
         self._sink = sink
         if self._spent:
-            self._parser = httptools.HttpResponseParser(self)
+            self._parser = _parser_for(self)
             self._spent = False
             self._reset()
         self._is_head = is_head
@@ -256,7 +256,8 @@ class ResponseParser:
             raise
 
     def _read(self, data: bytes) -> bytes | None:
-        if not self.began and data[:1] in (b"R", b"I"):  # llhttp takes RTSP and ICE, too
+        # llhttp takes RTSP and ICE, too, and so does it take empty lines before either.
+        if not self.began and data.lstrip(CRLF)[:1] in (b"R", b"I"):
             raise Malformed("the answer is not one of HTTP")
         try:
             self._parser.feed_data(data)
@@ -329,8 +330,9 @@ class ResponseParser:
         self._special = self._length = None
         self._event_stream = False
         if status < 200:
+            _is_1_0(parser.get_http_version())
             if special is not None:
-                head.upgrade = special.get(b"upgrade")
+                self._read_special_of_interim(head, special)
             self._on_interim(head)
             return
         head.keep_alive = parser.should_keep_alive()
@@ -355,6 +357,8 @@ class ResponseParser:
         else:
             if self._ended:
                 raise Malformed("bytes came after the answer")
+            if self._interim < 0:  # llhttp reads none for 100, 102 and 103 only
+                raise Malformed("an interim answer has a body")
             self._overhead -= len(data) * (OVERHEAD + 1)
             self._gathered.append(data)
 
@@ -365,6 +369,8 @@ class ResponseParser:
             self._pass_gathered()
         if self._interim < 0:  # the end of an interim answer
             self._interim = -self._interim
+            if self._fields or self._special is not None:
+                raise Malformed("an interim answer has trailers")
             return
         trailers = self._fields
         self._remaining = 0
@@ -409,9 +415,14 @@ class ResponseParser:
             named = named_by_connection(connection)
             if b"close" in named:
                 head.keep_alive = False
-            named -= {b"close", b"keep-alive", b"upgrade"}
-            if named:
-                head.fields = without(head.fields, named)
+            _remove_named(head, named)
+
+    @staticmethod
+    def _read_special_of_interim(head: ResponseHead, special: dict[bytes, bytes]) -> None:
+        head.upgrade = special.get(b"upgrade")
+        connection = special.get(b"connection")
+        if connection is not None:
+            _remove_named(head, named_by_connection(connection))
 
     def _pass_body(self, data: bytes) -> None:
         size = len(data)
@@ -426,6 +437,19 @@ class ResponseParser:
         self._end(None)
         if rest:
             raise Malformed("bytes came after the answer")
+
+
+def _parser_for(told: ResponseParser) -> Any:
+    """A new llhttp, which lets blanks follow a chunk's size: old servers pad it so."""
+    parser = httptools.HttpResponseParser(told)
+    parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    return parser
+
+
+def _remove_named(head: ResponseHead, named: set[bytes]) -> None:
+    named -= {b"close", b"keep-alive", b"upgrade"}
+    if named:
+        head.fields = without(head.fields, named)
 
 
 def _is_1_0(version: str) -> bool:
