@@ -21,7 +21,7 @@ from proxy.dataplane.tunnel import Tunnel, borders_of
 from proxy.dataplane.upstream_tls import fault_of_loss
 from proxy.errors import Fault, Retry
 from proxy.http1 import encode
-from proxy.http1.headers import Fields
+from proxy.http1.headers import Fields, agrees
 from proxy.http1.message import RequestHead, ResponseHead
 from proxy.http1.parser import WholeAnswer
 
@@ -69,6 +69,7 @@ class Exchange:
         "is_paused",
         "is_started",
         "is_timed",
+        "is_told",
         "is_whole",
         "keep_alive",
         "keeps_upstream",
@@ -126,7 +127,8 @@ class Exchange:
         self.status = 0
         self.bytes_out = 0
         self.to_end = False
-        self.is_started = False  # the final answer's head is on its way to the client
+        self.is_started = False  # the final answer's head has come
+        self.is_told = False  # and is on its way to the client
         self.is_answered = False  # the final answer is whole
         self.keeps_upstream = False
         self.must_close_upstream = False
@@ -339,7 +341,8 @@ class Exchange:
     def response_interim(self, head: ResponseHead) -> None:
         self.touched = self.plane.clock.now
         if head.status == 101:
-            if self.head.upgrade is not None and head.upgrade is not None:
+            wanted, switched = self.head.upgrade, head.upgrade
+            if wanted is not None and switched is not None and agrees(switched, wanted):
                 self.switch = head  # else `upgraded` finds none
         elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
             self._reply.append(encode.interim_head(head))
@@ -386,8 +389,6 @@ class Exchange:
         if self.is_done:
             return
         self.touched = self.plane.clock.now
-        if head.special is not None and self.upstream is not None:
-            self.upstream.note_keep_alive(head.special)
         self.status = status = head.status
         self.is_started = True
         self.keeps_upstream = head.keep_alive
@@ -400,6 +401,8 @@ class Exchange:
             reply.append(b"Content-Length: %d\r\n" % head.length)
         elif head.chunked or head.to_end:
             self._frame_open_end(head, reply)
+        if head.special is not None:
+            self._read_special(head, head.special, reply)
         decision = self.decision
         if decision is not None and decision.must_bind:
             self._bind_client(decision, reply)
@@ -420,6 +423,13 @@ class Exchange:
         if self.pool is not None:
             place = stats.latency_bin(time.monotonic() - self.started)
             judged.answered(self, self.pool, place)
+
+    def _read_special(
+        self, head: ResponseHead, special: dict[bytes, bytes], reply: list[bytes]
+    ) -> None:
+        if self.upstream is not None:
+            self.upstream.note_keep_alive(special)
+        reply += encode.special_fields(head, special, is_chunked=self._chunked)
 
     def _frame_open_end(self, head: ResponseHead, reply: list[bytes]) -> None:
         if self.head.method == b"HEAD":
@@ -476,6 +486,7 @@ class Exchange:
         if reply:
             self.client.write(reply[0] if len(reply) == 1 else b"".join(reply))
             self._reply = []
+            self.is_told = self.is_started
         if self.is_answered:
             self._finish()
 
@@ -647,11 +658,23 @@ class Exchange:
         self.count_failure(fault)
         if detail and self.plane.note is not None:
             self.plane.note(self, fault, detail)
-        if self.is_started:
+        if self.is_started and not self._withdraw():
             retry_failed(self)
             self.abandon(failed=True)
         elif not retry.after_failure(self, fault):
             self.refuse(fault, close=not self.request_done)
+
+    def _withdraw(self) -> bool:
+        """Forget an answer of which nothing was written yet; False when it is too late for that.
+
+        The first read of it held the fault already, so the client can be told of it instead.
+        """
+        if self.is_told or self.kind != stats.REQUEST:
+            return False
+        self.is_started = self._chunked = self.to_end = False
+        self.status = 0
+        self._reply = []
+        return True
 
     def abandon(self, *, failed: bool = False) -> None:
         """Break the client's connection off: half an answer must not look whole."""

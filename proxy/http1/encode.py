@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from proxy.http1.headers import CRLF, Fields
+from proxy.http1.headers import COLON, CRLF, Fields, may_upgrade
 from proxy.http1.message import RequestHead, ResponseHead
 
 VIA = b"Via: 1.1 turnout\r\n"
@@ -13,6 +13,8 @@ CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 CONTINUE = b"Expect: 100-continue\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+
+UPGRADE_REQUIRED = 426
 
 _MAX_LINES = 1024
 _lines: dict[tuple[int, bytes], bytes] = {}
@@ -83,6 +85,22 @@ def upgrade_head(head: ResponseHead, added: bytes = b"") -> bytes:
             CRLF,
         )
     )
+
+
+def special_fields(head: ResponseHead, special: dict[bytes, bytes], *, is_chunked: bool) -> Fields:
+    """Of what a final answer says about one connection only, that which the client needs to know.
+
+    426 without Upgrade would not say to what (RFC 9110 section 15.5.22); trailers that are
+    passed on are announced as they were.
+    """
+    fields: Fields = []
+    wanted = special.get(b"upgrade")
+    if head.status == UPGRADE_REQUIRED and wanted is not None and may_upgrade(wanted):
+        fields += (b"Connection: Upgrade\r\nUpgrade", COLON, wanted, CRLF)
+    announced = special.get(b"trailer")
+    if is_chunked and announced is not None:
+        fields += (b"Trailer", COLON, announced, CRLF)
+    return fields
 
 
 def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -168,6 +168,21 @@ def tokens(value: bytes) -> set[bytes]:
     return {token for part in value.lower().split(b",") if (token := part.strip())}
 
 
+_REFUSED_UPGRADES: Final = (b"h2", b"http/", b"tls/")
+
+
+def may_upgrade(wanted: bytes) -> bool:
+    """Whether a tunnel may carry what `Upgrade: wanted` asks for."""
+    names = tokens(wanted)
+    return bool(names) and not any(name.startswith(_REFUSED_UPGRADES) for name in names)
+
+
+def agrees(switched: bytes, wanted: bytes) -> bool:
+    """Whether what an endpoint switches to was asked for, whatever the versions of it."""
+    asked = {name.partition(b"/")[0] for name in tokens(wanted)}
+    return {name.partition(b"/")[0] for name in tokens(switched)} <= asked
+
+
 def named_by_connection(value: bytes) -> set[bytes]:
     """Names that `Connection: value` asks to remove, less the protected ones."""
     return tokens(value) - PROTECTED

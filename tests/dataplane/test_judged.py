@@ -197,13 +197,20 @@ async def test_a_name_that_is_not_resolved_is_an_error(*, is_silent: bool) -> No
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
     ],
 )
 async def test_an_answer_that_breaks_off_is_an_error(box: Box, answer: bytes) -> None:
     wire = await serve(box, says(answer, then_closes=True))
     with pytest.raises(WireError):
         await wire.request("/")
+    assert tally(box) == BROKEN_OFF
+
+
+async def test_an_answer_whose_fault_shows_before_it_is_passed_on_is_one_error(box: Box) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+    wire = await serve(box, says(answer, then_closes=True))
+    assert (await wire.request("/")).status == 502
     assert tally(box) == BROKEN_OFF
 
 

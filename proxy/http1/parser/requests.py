@@ -15,8 +15,8 @@ from proxy.http1.headers import (
     REQUEST_READ,
     STRIDE,
     Fields,
+    may_upgrade,
     named_by_connection,
-    tokens,
     without,
 )
 from proxy.http1.message import Malformed, RequestHead
@@ -39,7 +39,6 @@ METHODS = frozenset(
 _LF = 10
 _NOTHING = -1
 _CHUNKS = -2
-_REFUSED_UPGRADES = (b"h2", b"http/", b"tls/")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]*").fullmatch
 _STAND_IN = b"REBIND"
 """Shown to llhttp for a method that it does not know. Not one of METHODS, so that only
@@ -482,7 +481,7 @@ class RequestParser:
         if self._parser.should_upgrade():
             self._upgrade = head
             wanted = special.get(b"upgrade", b"")
-            if not head.version_1_0 and head.length == 0 and _may_upgrade(wanted):
+            if not head.version_1_0 and head.length == 0 and may_upgrade(wanted):
                 head.upgrade = wanted
         named -= {b"close", b"keep-alive", b"upgrade"}
         if named:
@@ -554,9 +553,3 @@ class _BodyOnly:
     def __init__(self, parser: RequestParser) -> None:
         self.on_body = parser.on_body
         self.on_message_complete = parser.body_read
-
-
-def _may_upgrade(wanted: bytes) -> bool:
-    """Whether a tunnel may carry what `Upgrade: wanted` asks for."""
-    names = tokens(wanted)
-    return bool(names) and not any(name.startswith(_REFUSED_UPGRADES) for name in names)
