@@ -23,6 +23,11 @@ and `{trace}` stand for what cannot be known. Words behind the name, with commas
                                  connection ends then
     client gets, no body         an answer to HEAD
     client gets, cut             the head, and a body that is broken off
+    client gets 502, cut         an own answer if nothing was passed on yet, else as before
+    client gets 502, late        an own answer, maybe behind interim answers of the endpoint's
+    client gets head             of an answer whose body is still to come
+    client gets rest             these bytes, and then the connection ends
+    client gets rest, reset      or is reset
     client gets bytes            exactly these, in a tunnel
     client gets end              the connection ends
     client closes | half-closes | resets
@@ -51,6 +56,8 @@ _ACTIONS = {
     "client gets",
     "client gets bytes",
     "client gets end",
+    "client gets head",
+    "client gets rest",
     "client closes",
     "client half-closes",
     "client resets",
@@ -63,7 +70,7 @@ _ACTIONS = {
     "endpoint half-closes",
     "endpoint resets",
 }
-_WORDS = {"close", "no body", "cut"}
+_WORDS = {"close", "no body", "cut", "late", "reset"}
 
 
 @dataclass(frozen=True, slots=True)

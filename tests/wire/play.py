@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-from proxy.model import Route
+from proxy.model import Route, Timeouts
 from tests.dataplane.box import Box, until
 from tests.wire.case import Case, Step
 from tests.wire.message import Message, UnreadableError, read_message
@@ -43,6 +43,8 @@ _LAST = {
 _SEEN = {
     "client gets",
     "client gets end",
+    "client gets head",
+    "client gets rest",
     "client gets bytes",
     "client closes",
     "client resets",
@@ -64,6 +66,7 @@ _SERVICE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max_body": ("max_body", int),
     "host": ("routes", lambda text: (Route(host=text),)),
 }
+_TIMEOUTS = ("response_s", "read_stall_s", "tunnel_idle_s")
 
 
 class End(asyncio.Protocol):
@@ -75,6 +78,7 @@ class End(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before any use
         self.data = b""
         self.has_ended = False
+        self.was_reset = False
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,8 +96,9 @@ class End(asyncio.Protocol):
         self._play.changed(self)
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
+    def connection_lost(self, exc: Exception | None) -> None:
         self.has_ended = self.is_lost = True
+        self.was_reset = exc is not None
         self._play.changed(self)
 
     def write(self, data: bytes) -> None:
@@ -123,6 +128,7 @@ class Play:
             step.action in {"endpoint", "endpoint closes", "endpoint resets"} for step in case.steps
         )
         self.requests: list[Message] = []
+        self.has_served = False
         self.expects_cut: Step | None = None
         self.is_over = False
 
@@ -136,7 +142,10 @@ class Play:
         service = {
             _SERVICE[key][0]: _SERVICE[key][1](given[key]) for key in given if key in _SERVICE
         }
-        assert len(listener) + len(service) == len(given), f"unknown setting: {given}"
+        timeouts = {key: float(given[key]) for key in given if key in _TIMEOUTS}
+        known = len(listener) + len(service) + len(timeouts)
+        assert known == len(given), f"unknown setting: {given}"
+        service["timeouts"] = Timeouts(**timeouts)
         port = server.sockets[0].getsockname()[1]
         try:
             await box.serve(f"127.0.0.1:{port}", listener=listener, **service)
@@ -179,9 +188,10 @@ class Play:
             if message.first.startswith(b"GET /next ") or not self.is_scripted:
                 end.write(OK[:-2] if message.first.startswith(b"HEAD ") else OK)
             self.requests.append(message)
+            self.has_served = True
 
     def _is_tunnel(self) -> bool:
-        return self._case.has("client gets bytes", "endpoint gets bytes") and bool(self.requests)
+        return self._case.has("client gets bytes", "endpoint gets bytes") and self.has_served
 
     async def _until(self, condition: Callable[[], object], what: str) -> None:
         try:
@@ -297,12 +307,17 @@ class Play:
         """Take a step of the client's; true when its connection must end now."""
         if step.action == "client gets":
             await self._client_gets(client, step)
-            return "close" in step.words or b"\r\nConnection: close\r\n" in step.data
+            return bool({"close", "cut"} & step.words) or b"\r\nConnection: close\r\n" in step.data
         if step.action == "client gets bytes":
             await self._gets_bytes(client, step.data)
         elif step.action == "client gets end":
             await self._until(lambda: client.has_ended, "the client's connection ends")
             self._must(not client.data, "more came before the end")
+            return True
+        elif step.action == "client gets head":
+            await self._client_gets_head(client, step)
+        elif step.action == "client gets rest":
+            await self._client_gets_rest(client, step)
             return True
         elif step.action == "client half-closes":
             client.transport.write_eof()
@@ -375,8 +390,22 @@ class Play:
             self._check_own(got, step)
             return
         expected, size = read_message(step.data, no_body=no_body, ended=True)
-        assert size == len(step.data), f"{self._where()}: more than an answer is expected"
+        assert size >= len(step.data), f"{self._where()}: more than an answer is expected"
         self._compare(got, expected)
+
+    async def _client_gets_head(self, client: End, step: Step) -> None:
+        await self._until(lambda: b"\r\n\r\n" in client.data, f"the client gets {step.data!r}")
+        message, _ = read_message(client.data)
+        self._compare_heads(message, read_message(step.data)[0])
+        client.take(client.data.find(b"\r\n\r\n") + 4)
+
+    async def _client_gets_rest(self, client: End, step: Step) -> None:
+        await self._until(lambda: client.has_ended, "the client's connection ends")
+        rest = client.take(len(client.data))
+        self._must(rest == step.data, f"{rest!r} is the rest, not {step.data!r}")
+        if "reset" in step.words:
+            await self._until(lambda: client.is_lost, "the client's connection is lost")
+            self._must(client.was_reset, "the connection ends as if the answer were whole")
 
     async def _read_answer(self, client: End, *, no_body: bool, cut: bool) -> Message:
         read: Any = None
@@ -384,7 +413,8 @@ class Play:
         def is_whole() -> bool:
             nonlocal read
             try:
-                read = read_message(client.data, no_body=no_body, ended=client.has_ended)
+                ended = client.has_ended and not client.was_reset
+                read = read_message(client.data, no_body=no_body, ended=ended)
             except ValueError:
                 return client.has_ended
             return bool(read[0].is_whole) or client.has_ended

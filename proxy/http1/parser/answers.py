@@ -57,7 +57,7 @@ def _is_usual(line: bytes) -> bool:
     """Whether a status line is one of HTTP/1.1 without a control byte; remembers that it is."""
     if (
         line[:9] != b"HTTP/1.1 "
-        or line[12:13] not in b" \r"
+        or line[12:13] != b" "
         or line[:-2].translate(None, CONTROLS) != line[:-2]
     ):
         return False
