@@ -49,6 +49,8 @@ class Tunnel:
         upstream.is_full = self.exchange.is_paused
         if early:
             client.data_received(early)
+        if self.exchange.client.eof_since and not client.eof_received():
+            client.own.close()  # it closed its side before, which not every loop tells again
         if not upstream.is_full:
             client.own.resume_reading()
         if not client.is_full:
