@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
+from proxy.dataplane.downstream import Downstream
 from proxy.model import Route, Timeouts
 from tests.dataplane.box import Box, until
 from tests.wire.case import Case, Step
@@ -332,7 +333,9 @@ class Play:
         """Wait until the plane knows of it, if it reads: what the endpoint says comes after it."""
         connections = self._box.plane.connections
         await until(
-            lambda: all(each.eof_since or each.is_unread for each in connections),
+            lambda: all(
+                each.eof_since or each.is_unread or _is_in_tunnel(each) for each in connections
+            ),
             "the plane sees the end",
         )
 
@@ -462,6 +465,10 @@ class Play:
         missing = usual.keys() - written
         self._must(not missing, f"without {missing}")
         return left
+
+
+def _is_in_tunnel(connection: Downstream) -> bool:
+    return connection.current is not None and connection.current.tunnel is not None
 
 
 def _matches(got: tuple[bytes, bytes], wanted: tuple[bytes, bytes]) -> bool:

@@ -17,6 +17,7 @@ from proxy.http1.headers import (
     Fields,
     may_upgrade,
     named_by_connection,
+    tokens,
     without,
 )
 from proxy.http1.message import Malformed, RequestHead
