@@ -475,10 +475,8 @@ async def test_framing_without_end_from_an_endpoint_is_no_whole_answer(
             await peer.send(goes_on)
 
     await box.serve(await box.endpoint(play))
-    try:
+    with suppress(WireError):  # broken off, where the answer's head had been passed on before
         assert (await (await box.client()).request("/")).status == 502
-    except WireError:
-        pass  # broken off, where the answer's head had been passed on before
     assert box.failures("protocol") == 1
 
 
