@@ -46,6 +46,8 @@ class Certificate:
 
     chain: str
     key: str = field(repr=False)
+    names: tuple[str, ...] = ()
+    """In lower case, those that a client may ask for: `shop.example`, `*.example`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
