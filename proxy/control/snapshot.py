@@ -125,7 +125,11 @@ def _listener_tls(tls: ListenerTlsConfig | None, files: Files) -> ListenerTls | 
         return None
     return ListenerTls(
         certificates=tuple(
-            Certificate(chain=files.text(each.cert), key=files.text(each.key))
+            Certificate(
+                chain=files.text(each.cert),
+                key=files.text(each.key),
+                names=_names(each.cert, files),
+            )
             for each in tls.certificates
         ),
         min_version=tls.min_version,
@@ -133,6 +137,11 @@ def _listener_tls(tls: ListenerTlsConfig | None, files: Files) -> ListenerTls | 
         client_auth=tls.client_auth,
         hsts=_hsts(tls.hsts),
     )
+
+
+def _names(written: str, files: Files) -> tuple[str, ...]:
+    facts = files.certificates.get(written)
+    return () if facts is None else facts.names
 
 
 def _hsts(hsts: HstsConfig | None) -> str:

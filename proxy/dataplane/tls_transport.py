@@ -12,6 +12,7 @@ the plain transport, whose pausing and resuming reaches the application as it is
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from enum import Enum
@@ -53,7 +54,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         done: asyncio.Future[None],
     ) -> None:
         super().__init__()
-        self._make = make
+        self._make: Callable[[], asyncio.Protocol] | None = make
         self._done = done
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -72,7 +73,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._incoming.write(data)
         if self._state is _State.SHAKING:
             self._shake()
-        else:
+        elif self._state is not _State.CLOSED:
             self._read()
 
     def eof_received(self) -> bool:
@@ -160,6 +161,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._state = _State.CLOSED
         self._raw.abort()
 
+    def give_up(self) -> None:
+        """End a connection whose handshake is not waited for any more."""
+        self._done.cancel()
+        if self._state is _State.SHAKING and self._raw is not None:
+            self.abort()
+
     # ---- inside ----
 
     def _shake(self) -> None:
@@ -176,16 +183,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         self._flush()
         self._state = _State.OPEN
-        try:
-            self._app = self._make()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told
+        make, self._make = self._make, None
+        if self._done.done() or make is None:  # nobody waits any more
             self.abort()
-            self._fail(error)
             return
+        self._app = make()
         self._app.connection_made(self)
-        if not self._done.done():
-            self._done.set_result(None)
-        if self._incoming.pending:
+        self._done.set_result(None)
+        if self._incoming.pending and not self.is_closing():
             self._read()
 
     def _fail(self, error: Exception) -> None:
@@ -245,19 +250,20 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 
 async def accept(
-    sock: Any, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]
+    sock: socket.socket, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]
 ) -> None:
-    """Serve an accepted socket by TLS; ends with the handshake, OSError (or a cancellation) if it failed."""
+    """Serve an accepted socket by TLS; returns when the handshake is done, OSError if it failed.
+
+    Whoever cancels it, because it takes too long, closes the connection.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
-    transport, _ = await loop.connect_accepted_socket(
-        lambda: TlsTransport(context, make, done), sock
-    )
+    made = TlsTransport(context, make, done)
     try:
+        await loop.connect_accepted_socket(lambda: made, sock)
         await done
-    except BaseException:
-        if not done.done() or done.cancelled():  # too slow, or told to end
-            transport.abort()
+    except asyncio.CancelledError:
+        made.give_up()
         raise
 
 

@@ -38,6 +38,7 @@ def check(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for index, listener in enumerate(_list(tree, "listeners")):
         if isinstance(listener, dict):
             yield from _proxy_protocol(("listeners", index), listener)
+            yield from _listener_tls(("listeners", index, "tls"), _mapping(listener, "tls"))
     yield from _admin(_mapping(tree, "admin"))
     yield from _routes(_mapping(tree, "services"))
     for name, service in _mapping(tree, "services").items():
@@ -143,6 +144,22 @@ def _proxy_protocol(path: Path, listener: Mapping[str, Any]) -> Iterator[Finding
         )
 
 
+def _listener_tls(path: Path, tls: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _at_least_one((*path, "certificates"), tls.get("certificates"))
+    if "client_auth" in tls and not tls.get("client_ca"):
+        yield Finding(
+            path=(*path, "client_auth"),
+            what="asks clients for certificates, and there is no client_ca to know them by",
+            expected="client_ca too",
+        )
+
+
+def _pool_tls(path: Path, tls: Mapping[str, Any]) -> Iterator[Finding]:
+    for one, other in (("cert", "key"), ("key", "cert")):
+        if tls.get(one) and not tls.get(other):
+            yield Finding(path=(*path, one), what=f"is of no use without {other}", expected="both")
+
+
 def _admin(admin: Mapping[str, Any]) -> Iterator[Finding]:
     bind = _parsed(addresses.bind, admin.get("bind"))
     if bind is not None and not addresses.is_local(bind) and not admin.get("token"):
@@ -203,6 +220,7 @@ def _pools(path: Path, service: Mapping[str, Any]) -> Iterator[Finding]:
         here, endpoints = (*path, "pools", name), _list(pool, "endpoints")
         yield from _endpoints((*here, "endpoints"), endpoints)
         yield from _nameless((*here, "endpoints"), endpoints, pool)
+        yield from _pool_tls((*here, "tls"), _mapping(pool, "tls"))
 
 
 def _endpoints(path: Path, endpoints: list[Any]) -> Iterator[Finding]:

@@ -32,6 +32,18 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """What a certificate among the files says of itself; times are wall-clock seconds."""
+
+    names: tuple[str, ...]
+    """DNS names in lower case; the common name where it has no others."""
+    not_before: float
+    not_after: float
+    fingerprint: str
+    """SHA-256 in hex."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """What the named files held when the configuration was read, by the path as it is written."""
 
@@ -39,6 +51,8 @@ class Files:
     """The folder beside which relative paths are looked for first."""
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Of a folder: its pages, each by `folder/name`."""
+    certificates: Mapping[str, CertificateFacts] = field(default_factory=dict)
+    """What is known of those that are shown to clients and endpoints."""
 
     def text(self, written: str | None) -> str:
         """A file's text; empty where none is named."""

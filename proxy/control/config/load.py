@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from proxy.control.config import explain, files
+from proxy.control.config import certificates, explain, files
 from proxy.control.config.check import check
 from proxy.control.config.document import Document, Place, Unreadable, decode, read
 from proxy.control.config.files import Files
@@ -63,6 +63,9 @@ def load_text(text: str, name: str, environ: Mapping[str, str], *, base: str = "
         raise ConfigInvalid(dict.fromkeys(_problem(name, document, item) for item in findings))
     names = tuple(files.named(config))
     found, findings = files.read(names, base)
+    if not findings:
+        facts, findings = certificates.inspect(config, found)
+        found = replace(found, certificates=facts)
     if findings:
         raise ConfigInvalid((_problem(name, document, item) for item in findings), names)
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -93,7 +93,10 @@ def integer(value: Any, *, least: int, most: int) -> int:
 def choice(value: Any, options: Sequence[str]) -> str:
     if isinstance(value, str) and value in options:
         return str(value)
-    meant = nearest(value, options) if isinstance(value, str) else ""
+    if isinstance(value, str):
+        meant = nearest(value, options)
+    else:  # YAML reads 1.2 as a number
+        meant = f'"{value}", in quotes' if str(value) in options else ""
     raise Wrong(f"is {kind_of(value)}", either(options), meant)
 
 

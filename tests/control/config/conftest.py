@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from proxy.control.config.load import load_text
 from proxy.control.config.problem import ConfigInvalid
@@ -61,3 +65,39 @@ def problems() -> Problems:
         return []
 
     return _problems
+
+
+SelfSigned = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="session")
+def self_signed() -> SelfSigned:
+    """A certificate that has no names but the common one, and its key, both PEM."""
+
+    def _self_signed(
+        name: str,
+        *,
+        days: float = 30,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+    ) -> tuple[str, str]:
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(end - dt.timedelta(days=90))
+            .not_valid_after(end)
+            .sign(key, hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        form, hidden = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return (
+            certificate.public_bytes(pem).decode(),
+            key.private_bytes(pem, form, hidden).decode(),
+        )
+
+    return _self_signed

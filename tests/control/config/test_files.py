@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 
 from proxy.control.config import files
 from proxy.control.config.load import Loaded, load_file
 from proxy.control.config.problem import ConfigInvalid
 
+AUTHORITY = trustme.CA().cert_pem.bytes().decode()
 TEXT = """
 listeners: [{bind: "127.0.0.1:8080"}]
 services:
@@ -23,7 +25,7 @@ services:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "ca.pem").write_text("the authorities")
+    (tmp_path / "ca.pem").write_text(AUTHORITY)
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages/502.html").write_text("<p>down</p>")
     (tmp_path / "pages/notes.txt").write_text("no page")
@@ -40,7 +42,7 @@ def test_relative_paths_are_looked_for_beside_the_configuration(
 ) -> None:
     monkeypatch.chdir("/")
     found = load(config).files
-    assert found.text("ca.pem") == "the authorities"
+    assert found.text("ca.pem") == AUTHORITY
     assert found.pages("pages/") == {"502.html": "<p>down</p>"}
 
 
@@ -49,7 +51,7 @@ def test_and_then_in_the_working_directory(config: Path, monkeypatch: pytest.Mon
     elsewhere.mkdir()
     (config.parent / "ca.pem").rename(elsewhere / "ca.pem")
     monkeypatch.chdir(elsewhere)
-    assert load(config).files.text("ca.pem") == "the authorities"
+    assert load(config).files.text("ca.pem") == AUTHORITY
 
 
 def test_one_file_may_be_the_page_for_everything(config: Path) -> None:
@@ -89,7 +91,7 @@ def test_the_fingerprint_is_of_all_that_was_read(config: Path) -> None:
 
 
 def test_what_is_read_is_not_shown(config: Path) -> None:
-    (config.parent / "ca.pem").write_text("a secret")
+    (config.parent / "ca.pem").write_text(f"a secret\n{AUTHORITY}")
     assert "a secret" not in repr(load(config))
 
 
