@@ -15,6 +15,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
 
@@ -238,10 +239,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _say_end(self) -> None:
         """Our close_notify; the client's is not waited for (RFC 8446 section 6.1)."""
         self._state = _State.SAID_END
-        try:
+        with suppress(ssl.SSLError):  # it wants to read the other one
             self._tls.unwrap()
-        except ssl.SSLError:  # it wants to read the other one
-            pass
         self._flush()
 
     def _flush(self) -> None:
