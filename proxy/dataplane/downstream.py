@@ -15,7 +15,8 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.forwarding import Origin
 from proxy.errors import Fault
 from proxy.http1 import target
-from proxy.http1.headers import Fields
+from proxy.http1.encode import VIA, VIA_END
+from proxy.http1.headers import CRLF, Fields
 from proxy.http1.message import Malformed, RequestHead
 from proxy.http1.parser import RequestParser
 
@@ -75,6 +76,8 @@ class Downstream(asyncio.Protocol):
         "known_service",
         "linger_until",
         "listener",
+        "marks",
+        "marks_end",
         "origin",
         "parser",
         "plane",
@@ -99,6 +102,8 @@ class Downstream(asyncio.Protocol):
         self.origin: Origin = None  # type: ignore[assignment] # the same
         spec = listener.spec
         self.parser = RequestParser(self, spec.max_header, spec.max_headers)
+        self.marks = VIA  # lines in the head of every answer
+        self.marks_end = VIA_END  # the same, and the end of the head
         self.is_ending = False  # nothing new is begun
         self.is_paused = False  # the client reads slower than the endpoint sends
         # Between requests it may rest for `idle`; before the first one it has the time of a head.
@@ -131,6 +136,9 @@ class Downstream(asyncio.Protocol):
         listener = self.listener
         if arrival is not None:
             self.is_secure = arrival.is_secure
+            if listener.marks is not VIA:
+                self.marks = listener.marks
+                self.marks_end = self.marks + CRLF
         self.origin = listener.origin(self.transport, arrival)
         refusal = listener.admit(self, arrival)
         self.plane.connections.add(self)
@@ -260,6 +268,12 @@ class Downstream(asyncio.Protocol):
             self.transport.write(data)
         except RuntimeError:  # uvloop's word for closing: nobody is there to read it
             return
+
+    def write_own(self, answer: bytes) -> None:
+        """Write an answer of our own: a whole one, with Via in its head."""
+        if self.marks is not VIA:
+            answer = answer.replace(VIA, self.marks, 1)
+        self.write(answer)
 
     def abort(self) -> None:
         self.is_ending = True
@@ -417,7 +431,7 @@ class Downstream(asyncio.Protocol):
             self.listener.count_bad()
         _, request_id = self.origin.lines(_NO_HEAD, self.plane.ids)
         wall = self.plane.clock.wall
-        self.write(own_answer(fault, request_id, None, keep_alive=False, wall=wall))
+        self.write_own(own_answer(fault, request_id, None, keep_alive=False, wall=wall))
         if self.plane.access_log is not None:
             self.plane.access_log.add_refused(self, fault, request_id)
         self._linger()

@@ -40,7 +40,6 @@ UNREAD = 16 * 1024
 """Bytes of a body that endpoints read and drop to keep a connection after a refusal."""
 
 CLIENT_GONE = 499
-_VIA_END = encode.VIA + b"\r\n"
 # Module globals are one look-up, attributes of a module are two.
 _DURATION_US, _DURATION_BINS = stats.P_DURATION_US, stats.P_DURATION_BINS
 _BYTES_OUT, _IN_FLIGHT = stats.P_BYTES_OUT, stats.P_IN_FLIGHT
@@ -377,12 +376,14 @@ class Exchange:
                 self._bind_client(decision, reply)
             if pool is not None and pool.exposed:
                 reply.append(pool.exposed)
-            reply.append(encode.VIA)
+            reply.append(self.client.marks)
             self._end_head(reply)
             reply.append(whole.body)
             self.client.write(b"".join(reply))
         else:
-            self.client.write(b"".join((whole.line, whole.block, _VIA_END, whole.body)))
+            self.client.write(
+                b"".join((whole.line, whole.block, self.client.marks_end, whole.body))
+            )
         self._finish()
 
     def response_head(self, head: ResponseHead) -> None:
@@ -409,9 +410,9 @@ class Exchange:
         if pool is not None and pool.exposed:
             reply.append(pool.exposed)
         if self.keep_alive and not self.client.is_ending and not self.head.version_1_0:
-            reply.append(_VIA_END)
+            reply.append(self.client.marks_end)
         else:
-            reply.append(encode.VIA)
+            reply.append(self.client.marks)
             self._end_head(reply)
         if head.event_stream:
             self._become(stats.STREAM)
@@ -621,7 +622,7 @@ class Exchange:
             wall=self.plane.clock.wall,
             own=NOBODYS if service is None else service.own,
         )
-        self.client.write(answer)
+        self.client.write_own(answer)
         self.client.note_own_answer()
         self._finish()
 

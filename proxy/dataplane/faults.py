@@ -18,6 +18,12 @@ NO_HOST = Fault(
     sentence="The request names no host, so there is nowhere to send it.",
     side=Side.CLIENT,
 )
+PLAIN_HTTP = Fault(
+    status=400,
+    error="http_request_error",
+    sentence="This port speaks https, and the request was sent in plain http.",
+    side=Side.CLIENT,
+)
 NO_POOL = Fault(
     status=503,
     error="destination_unavailable",

@@ -10,7 +10,7 @@ import re
 from zlib import crc32
 
 from proxy.http1.forwarded import Forwarded, element
-from proxy.http1.headers import CLAIMS, TRACE, TRACE_STATE
+from proxy.http1.headers import CLAIMS, CLIENT_CERTIFICATE, TRACE, TRACE_STATE
 from proxy.http1.message import RequestHead
 from proxy.policy.trust import TrustedPeers
 from proxy.stats import JUDGE_BUCKETS
@@ -18,6 +18,7 @@ from proxy.stats import JUDGE_BUCKETS
 MAX_REQUEST_ID = 128
 """Bytes of an id that is kept; longer ones would be the longest thing in every log line."""
 
+_TITLES = (b"X-Client-Cert-Subject", b"X-Client-Cert-San")
 _MASK = (1 << 64) - 1
 _ODD = 0x9E3779B97F4A7C15
 """Odd, so that multiplying by it modulo 2^64 is a permutation: ids never repeat in a worker."""
@@ -48,15 +49,28 @@ class RequestIds:
 class Origin:
     """One client connection, as its endpoints shall see it."""
 
-    __slots__ = ("_block", "_peers", "_port", "_proto", "address", "judge_bucket", "trusted")
+    __slots__ = (
+        "_block",
+        "_certificate",
+        "_peers",
+        "_port",
+        "_proto",
+        "address",
+        "judge_bucket",
+        "trusted",
+    )
 
-    def __init__(self, peer: str, port: int, proto: bytes, peers: TrustedPeers) -> None:
+    def __init__(
+        self, peer: str, port: int, proto: bytes, peers: TrustedPeers, certificate: bytes = b""
+    ) -> None:
         self.address = peer
         self.trusted = peers.trusts(peer)
         self.judge_bucket = crc32(peer.encode()) % JUDGE_BUCKETS
         self._peers = peers
         self._proto = proto
         self._port = b"%d" % port
+        self._certificate = certificate
+        """Lines on the client's verified certificate, if it has shown one."""
         self._block = (
             b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n%b"
             % (
@@ -65,7 +79,7 @@ class Origin:
                 port,
                 _real_ip(peer),
             )
-        )
+        ) + certificate
 
     def client(self, head: RequestHead) -> str:
         """Address of the client: the peer, or whom a trusted peer names."""
@@ -119,7 +133,7 @@ class Origin:
         for name in CLAIMS:
             if name in special:
                 lines += b"%b: %b\r\n" % (name, special[name])
-        return lines, request_id
+        return lines + (self._certificate or _shown_before(special)), request_id
 
 
 def _real_ip(address: str) -> bytes:
@@ -153,3 +167,13 @@ def _trace(special: dict[bytes, bytes], request_id: bytes, span: bytes) -> bytes
                 return b"traceparent: %b\r\ntracestate: %b\r\n" % (trace, state)
             return b"traceparent: %b\r\n" % trace
     return b"traceparent: 00-%b-%b-01\r\n" % (request_id, span)
+
+
+def _shown_before(special: dict[bytes, bytes]) -> bytes:
+    """What a trusted peer says of the certificate that the client has shown to it."""
+    lines = b""
+    for name, title in zip(CLIENT_CERTIFICATE, _TITLES, strict=True):
+        value = special.get(name)
+        if value is not None:
+            lines += b"%b: %b\r\n" % (title, value)
+    return lines

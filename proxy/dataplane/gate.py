@@ -14,6 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import stats
+from proxy.dataplane import faults, tls_transport
+from proxy.dataplane.answer import own_answer
 from proxy.dataplane.downstream import Downstream
 from proxy.policy import proxy_protocol
 from proxy.policy.proxy_protocol import InvalidHeaderError, ProxyHeader, Said
@@ -33,8 +35,6 @@ SLOW_S = 1.0
 """Where all places are taken, one that has been here for longer than this is sent away."""
 PAUSE_S = 0.1
 """When there is no place or no descriptor, nothing is accepted for so long."""
-SHUTDOWN_S = 5.0
-"""For the closing handshake of TLS."""
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _GONE = {errno.EAGAIN, errno.EWOULDBLOCK}
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -46,6 +46,7 @@ class Arrival:
     __slots__ = (
         "address",
         "client_key",
+        "has_transport",
         "is_in",
         "is_secure",
         "is_trusted",
@@ -68,6 +69,8 @@ class Arrival:
         self.since = since
         self.client_key = 0
         """What it is counted by among its client's connections; 0 = it is not."""
+        self.has_transport = False
+        """Of TLS, which closes the socket."""
         self.refusal: Fault | None = None
         """What it is told instead of being served."""
         self.is_in = False
@@ -175,7 +178,8 @@ class Gate:
         # Not at the task's end: one that is cancelled before its first step never gets there.
         self.arrivals.pop(arrival, None)
         if not arrival.is_in:
-            reset(arrival.sock)
+            if not arrival.has_transport:  # which says why it ends, and ends by itself
+                reset(arrival.sock)
             self._listener.leave(arrival.client_key)
         self._plane.look_whether_empty()
 
@@ -196,22 +200,23 @@ class Gate:
                 listener.count_refused(reason)
 
     async def _connect(self, arrival: Arrival) -> None:
-        listener, loop = self._listener, self._loop
+        listener = self._listener
         make = partial(Downstream, self._plane, listener, arrival)
         if listener.spec.tls is None:
-            await loop.connect_accepted_socket(make, arrival.sock)
+            await self._loop.connect_accepted_socket(make, arrival.sock)
             return
         if listener.tls_context is None or arrival.refusal is not None:
             raise ConnectionAbortedError  # never in clear what was to be secret
         arrival.is_secure = True
-        left_s = arrival.since + listener.spec.header_s - loop.time()
-        await loop.connect_accepted_socket(
-            make,
-            arrival.sock,
-            ssl=listener.tls_context,
-            ssl_handshake_timeout=max(0.1, left_s),
-            ssl_shutdown_timeout=SHUTDOWN_S,
-        )
+        arrival.has_transport = True
+        await tls_transport.accept(arrival.sock, listener.tls_context, make, self._plain_answer)
+
+    def _plain_answer(self) -> bytes:
+        """To a client that speaks plain HTTP where TLS is spoken."""
+        self._listener.count_bad()
+        request_id, _ = self._plane.ids.next()
+        wall = self._plane.clock.wall
+        return own_answer(faults.PLAIN_HTTP, request_id, None, keep_alive=False, wall=wall)
 
 
 def reset(sock: socket.socket) -> None:

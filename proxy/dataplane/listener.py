@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy import stats
-from proxy.dataplane import faults
+from proxy.dataplane import client_certificate, faults, tls
 from proxy.dataplane.downstream import Downstream
 from proxy.dataplane.forwarding import Origin
 from proxy.dataplane.gate import BACKLOG, Arrival, Gate
 from proxy.errors import Fault
-from proxy.model import Listener
+from proxy.http1 import encode
+from proxy.model import Listener, ListenerTls
 from proxy.policy.trust import TrustedPeers
 
 if TYPE_CHECKING:
@@ -33,17 +35,21 @@ class ListenerLive:
         self._gate: Gate | None = None
         self._sock: socket.socket | None = None
         self.tls_context: ssl.SSLContext | None = None
+        self.marks = encode.VIA
+        """Lines that are in the head of every answer here."""
         self.open = 0
         self.turned_away = 0
         """Connections that are told why they are not served."""
         self.is_leaving = False
         self._most = self._most_per_client = 0
         self._key = plane.door.key(spec.bind.encode())
+        self._tls: ListenerTls | None = None
         self.adopt(spec)
 
     def adopt(self, spec: Listener) -> None:
         """Take over changed settings; connections that are open keep theirs where they must."""
         self.spec = spec
+        self._adopt_tls(spec.tls)
         self._peers = TrustedPeers(spec.trusted_proxies)
         door = self._plane.door
         if bool(spec.max_connections) != bool(self._most):
@@ -52,6 +58,25 @@ class ListenerLive:
         self._most = spec.max_connections
         if bool(is_counting) != bool(self._most_per_client):
             self._count_clients(wanted=bool(self._most_per_client))
+
+    def _adopt_tls(self, wanted: ListenerTls | None) -> None:
+        """Have the next handshake be as is wanted; nothing is built anew where it says the same."""
+        hsts = "" if wanted is None else wanted.hsts
+        self.marks = encode.VIA
+        if hsts:
+            self.marks += b"Strict-Transport-Security: %b\r\n" % hsts.encode()
+        alike = None if wanted is None else replace(wanted, hsts="")
+        if alike == self._tls:
+            return
+        if alike is None:
+            self._tls = self.tls_context = None
+            return
+        try:
+            self.tls_context = tls.server_context(alike)
+        except (OSError, ValueError) as error:  # the supervisor has checked: what was there stays
+            self._plane.report("tls", error)
+        else:
+            self._tls = alike
 
     # ---- accepting ----
 
@@ -241,14 +266,16 @@ class ListenerLive:
 
     def origin(self, transport: asyncio.Transport, arrival: Arrival | None) -> Origin:
         if arrival is not None:
-            return self._origin(arrival)
+            return self._origin(
+                arrival, client_certificate.lines(transport.get_extra_info("ssl_object"))
+            )
         peer = transport.get_extra_info("peername")
         address, port = self.names(peer, transport.get_extra_info("sockname"))
         return Origin(address, port, b"http", self._peers)
 
-    def _origin(self, arrival: Arrival) -> Origin:
+    def _origin(self, arrival: Arrival, certificate: bytes = b"") -> Origin:
         proto = b"https" if arrival.is_secure else b"http"
-        origin = Origin(arrival.address, arrival.port, proto, self._peers)
+        origin = Origin(arrival.address, arrival.port, proto, self._peers, certificate)
         if not arrival.is_trusted:
             origin.trusted = False
         return origin

@@ -27,7 +27,7 @@ def server_context(spec: ListenerTls) -> ssl.SSLContext:
             table.setdefault(name, context)
     first = contexts[0]
     if len(contexts) > 1:
-        first.sni_callback = _picker(table)  # type: ignore[assignment] # its name may be None
+        first.sni_callback = _picker(table)
     return first
 
 

@@ -28,6 +28,10 @@ class _State(Enum):
     OPEN = 2
     SAID_END = 3  # our close_notify is out, we only read
     CLOSED = 4
+    LOST = 5
+
+
+_OVER = (_State.CLOSED, _State.LOST)
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
@@ -43,6 +47,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_incoming",
         "_make",
         "_outgoing",
+        "_plain_answer",
         "_raw",
         "_state",
         "_tls",
@@ -53,10 +58,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         context: ssl.SSLContext,
         make: Callable[[], asyncio.Protocol],
         done: asyncio.Future[None],
+        plain_answer: Callable[[], bytes],
     ) -> None:
         super().__init__()
         self._make: Callable[[], asyncio.Protocol] | None = make
         self._done = done
+        self._plain_answer = plain_answer
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -74,17 +81,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._incoming.write(data)
         if self._state is _State.SHAKING:
             self._shake()
-        elif self._state is not _State.CLOSED:
+        elif self._state not in _OVER:
             self._read()
 
     def eof_received(self) -> bool:
         """The client's side of the connection ended, with or without a word (close_notify)."""
-        if self._state in {_State.SHAKING, _State.CLOSED}:
+        if self._state is _State.SHAKING:
             return False
         return self._end_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = _State.CLOSED
+        self._state = _State.LOST
         self._fail(exc or ConnectionResetError("the client left during the handshake"))
         app, self._app = self._app, _NOBODY  # they know each other: no cycle shall stay
         app.connection_lost(exc)
@@ -107,7 +114,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return self._app
 
     def is_closing(self) -> bool:
-        return self._state is _State.CLOSED or self._raw.is_closing()
+        return self._state in _OVER or self._raw.is_closing()
 
     def is_reading(self) -> bool:
         return self._raw.is_reading()
@@ -152,6 +159,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._raw.write_eof()
 
     def close(self) -> None:
+        if self._state in _OVER:
+            return
         if self._state is _State.OPEN and not self._raw.is_closing():
             self._say_end()
         self._state = _State.CLOSED
@@ -159,8 +168,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def abort(self) -> None:
         """Break off, without the word that would make what was sent look whole."""
-        self._state = _State.CLOSED
-        self._raw.abort()
+        if self._state is not _State.LOST:
+            self._state = _State.CLOSED
+            self._raw.abort()
 
     def give_up(self) -> None:
         """End a connection whose handshake is not waited for any more."""
@@ -177,7 +187,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._flush()
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
-            self._flush()  # an alert says why
+            if getattr(error, "reason", "") == "HTTP_REQUEST":
+                self._raw.write(self._plain_answer())
+            else:
+                self._flush()  # an alert says why
             self._state = _State.CLOSED
             self._raw.close()
             self._fail(error)
@@ -227,7 +240,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _end_reading(self) -> bool:
         """Pass the client's end on once; whether the other side stays open."""
-        if self._state is _State.CLOSED:
+        if self._state in _OVER:
             return False
         if not self._has_ended:
             self._has_ended = True
@@ -249,15 +262,19 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 
 async def accept(
-    sock: socket.socket, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    make: Callable[[], asyncio.Protocol],
+    plain_answer: Callable[[], bytes],
 ) -> None:
     """Serve an accepted socket by TLS; returns when the handshake is done, OSError if it failed.
 
+    A client that speaks plain HTTP is told so by `plain_answer`.
     Whoever cancels it, because it takes too long, closes the connection.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
-    made = TlsTransport(context, make, done)
+    made = TlsTransport(context, make, done, plain_answer)
     try:
         await loop.connect_accepted_socket(lambda: made, sock)
         await done

@@ -8,6 +8,7 @@ from proxy.http1.headers import COLON, CRLF, Fields, may_upgrade
 from proxy.http1.message import RequestHead, ResponseHead
 
 VIA = b"Via: 1.1 turnout\r\n"
+VIA_END = VIA + CRLF
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"

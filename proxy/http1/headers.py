@@ -32,6 +32,9 @@ HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110 section 7.6.1, and what history added to it."""
 
+CLIENT_CERTIFICATE: Final = (b"x-client-cert-subject", b"x-client-cert-san")
+"""What a client's verified certificate says (dataplane/client_certificate.py)."""
+
 FORWARDING: Final = (
     b"forwarded",
     b"x-forwarded-for",
@@ -41,6 +44,7 @@ FORWARDING: Final = (
     b"x-forwarded-prefix",
     b"x-real-ip",
     b"x-request-id",
+    *CLIENT_CERTIFICATE,
 )
 """Believed from trusted peers only."""
 
@@ -73,6 +77,8 @@ PROTECTED: Final = frozenset(
         b"x-forwarded-prefix",
         b"x-real-ip",
         b"x-request-id",
+        b"x-client-cert-subject",
+        b"x-client-cert-san",
         b"traceparent",
         b"tracestate",
         b"via",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -59,10 +60,24 @@ class Wire:
         self._writer = writer
 
     @classmethod
-    async def to(cls, port: int, *, source: str | None = None) -> Self:
+    async def to(
+        cls,
+        port: int,
+        *,
+        source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "shop.example.com",
+    ) -> Self:
         local = (source, 0) if source else None
+        more = {} if tls is None else {"ssl": tls, "server_hostname": name}
         async with asyncio.timeout(TIMEOUT_S):
-            return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=local))
+            return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=local, **more))
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        found = self._writer.get_extra_info("ssl_object")
+        assert found is not None, "this connection has no TLS"
+        return found
 
     async def __aenter__(self) -> Self:
         return self

@@ -62,7 +62,7 @@ def _finding(path: Path, wrong: Wrong) -> Finding:
 def _pairs(config: Config) -> Iterator[_Named]:
     for index, listener in enumerate(config.listeners):
         for place, pair in enumerate(listener.tls.certificates if listener.tls else ()):
-            path = ("listeners", index, "tls", "certificates", place)
+            path: Path = ("listeners", index, "tls", "certificates", place)
             yield _Named((*path, "cert"), pair.cert, (*path, "key"), pair.key)
     for name, service in config.services.items():
         for pool, filled in service.pools.items():
