@@ -43,7 +43,7 @@ View = Mapping[str, Any]
 def status_page(status: View, now: datetime, paper: Paper) -> Iterator[RenderableType]:
     """Everything on one page: the proxy, its troubles, its services."""
     yield _headline(status, now)
-    yield from _troubles(status)
+    yield from _troubles(status, now)
     for service in status.get("services", []):
         yield Text()
         yield from service_page(service, now, paper)
@@ -89,7 +89,7 @@ def _headline(status: View, now: datetime) -> Text:
     return text.append(where, style="not bold dim")
 
 
-def _troubles(status: View) -> Iterator[RenderableType]:
+def _troubles(status: View, now: datetime) -> Iterator[RenderableType]:
     config = status.get("config") or {}
     errors = [str(error) for error in config.get("last_errors") or []]
     if not errors and config.get("last_error"):
@@ -98,10 +98,24 @@ def _troubles(status: View) -> Iterator[RenderableType]:
         head = "the last reload failed; the configuration before it still serves:"
         yield Text(f"! {head}", style="bold red")
         yield from (_indented(Text(error, style="red")) for error in errors)
+    for certificate in status.get("certificates") or []:
+        if certificate.get("state") != "valid":
+            yield Text(f"! {_of_certificate(certificate, now)}", style="bold red")
     if problem := status.get("problem"):
         yield Text(f"! {problem}", style="bold red")
     if problem := (status.get("state") or {}).get("problem"):
         yield Text(f"! state: {problem}", style="bold red")
+
+
+def _of_certificate(certificate: View, now: datetime) -> str:
+    where = f"the certificate {certificate.get('certificate')} of {certificate.get('listener')}"
+    end = words.moment(str(certificate.get("not_after")))
+    if certificate.get("state") == "expired":
+        return f"{where} expired {words.ago(certificate.get('not_after'), now)}: renew it"
+    if certificate.get("state") == "not_yet_valid":
+        return f"{where} is not valid before {certificate.get('not_before')}"
+    left = "" if end is None else f" in {words.duration((end - now).total_seconds())}"
+    return f"{where} expires{left}: renew it"
 
 
 def _title(service: View) -> Text:

@@ -20,7 +20,7 @@ import structlog
 
 from proxy import __version__
 from proxy.clock import Clock, SystemClock
-from proxy.control import drains, given, hold, verbs, views
+from proxy.control import drains, expiry, given, hold, verbs, views
 from proxy.control.checkup import Checkup
 from proxy.control.config import files
 from proxy.control.config.load import Loaded, load_file, load_text
@@ -126,6 +126,7 @@ class Controller:
         self._loaded_at = self._started_at
         self._load_errors: list[str] = []
         self._files = tuple(files.named(self.config))  # watched: those in force, and those meant
+        self._expiry = expiry.ExpiryWatch(lambda: self._loaded, self._clock)
         self._is_stopping = False
 
     # ---- life ----
@@ -140,6 +141,8 @@ class Controller:
             await self._restore()
         self._background.append(spawn(self._upkeep.run(), name="control upkeep", report=_report))
         self._background.append(spawn(self._pulse.run(), name="control pulse", report=_report))
+        expiring = self._expiry.run()
+        self._background.append(spawn(expiring, name="control expiry", report=_report))
         guard = self.rollouts.clerk.run()
         self._background.append(spawn(guard, name="control guard", report=_report))
         if self._watch_file:
@@ -199,9 +202,14 @@ class Controller:
                 "last_error": self._load_errors[0] if self._load_errors else None,
                 "last_errors": list(self._load_errors),
             },
+            "certificates": expiry.view(self._loaded, now.wall),
             "state": {"path": str(store.path), "problem": store.problem},
             "services": self.services(),
         }
+
+    def certificates(self) -> list[expiry.Shown]:
+        """What the listeners show."""
+        return list(expiry.shown(self._loaded))
 
     def config_view(self) -> View:
         return self.config.view()
@@ -661,6 +669,7 @@ class Controller:
         self._loaded_at = self._clock.wall()
         self._load_errors = []
         self._upkeep.wake()
+        self._expiry.look()
         log.info("reloaded", who=who, hash=loaded.sha256, changes=len(records))
         return self._reload_view(applied=True, changes=views.changes_in_words(records))
 

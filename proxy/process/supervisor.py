@@ -80,6 +80,7 @@ class _Supervisor:
                 hook_calls=lambda: controller.rollouts.hooks.calls,
                 hooks_pending=lambda: controller.rollouts.hooks.pending,
                 concurrency_limit=controller.concurrency_limit,
+                certificates=controller.certificates,
             ),
             bind=admin.bind,
             tokens=Tokens(

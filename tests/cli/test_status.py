@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -45,6 +45,33 @@ def test_one_service_is_shown_with_its_endpoints(
     assert lines[-1].split() == [
         *("unix:/run/g.sock", "green", "not", "reachable", "1", "2", "1", "103", "3")
     ]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        (("expired", -3), "expired 3d ago: renew it"),
+        (("expiring", 3), "expires in 2d23h: renew it"),
+        (("not_yet_valid", 90), "is not valid before 2020-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_certificate_that_ends_is_pointed_at(
+    admin: Any, turnout: Build, status_view: Build, certificate: tuple[str, int], words: str
+) -> None:
+    state, days = certificate
+    end = datetime.now(UTC) + timedelta(days=days, seconds=-5)
+    shown = {
+        "listener": "0.0.0.0:443",
+        "certificate": "tls/site.crt",
+        "not_before": "2020-01-01T00:00:00.000Z",
+        "not_after": end.isoformat(),
+        "state": state,
+    }
+    fine = {**shown, "certificate": "tls/fine.crt", "state": "valid"}
+    admin.set("GET /v1/status", 200, status_view(certificates=[fine, shown]))
+    lines = turnout("status").out.splitlines()
+    assert lines[2] == f"! the certificate tls/site.crt of 0.0.0.0:443 {words}"
+    assert "fine.crt" not in "".join(lines)
 
 
 def test_a_failed_reload_stays_visible_with_every_error(

@@ -87,12 +87,6 @@ async def serve(box: Box, endpoint: Scripted, said: ListenerTls | None = None, *
     await box.serve(endpoint, listener=listener, **more)
 
 
-def names_shown(wire: Wire) -> set[str]:
-    shown = wire.tls.getpeercert()
-    assert shown is not None
-    return {str(value) for _, value in shown["subjectAltName"]}
-
-
 def refused(box: Box) -> int:
     return box.of_listener(stats.L_REFUSED + stats.REFUSALS.index("tls"))
 
@@ -123,9 +117,8 @@ async def test_hsts_is_in_every_answer_where_it_is_wanted(box: Box) -> None:
             await peer.send(answer)
         await peer.request()
 
-    listener = {"tls": spec(hsts="max-age=60; preload")}
     pool = box.pool("blue", [await box.endpoint(play)], WHOLE)
-    await box.apply(box.shop(pool), **listener)
+    await box.apply(box.shop(pool), tls=spec(hsts="max-age=60; preload"))
     wire = await connect(box)
     for status in (200, 200, 502):
         answer = await wire.request("/", method="POST", body=b"")
@@ -161,7 +154,7 @@ async def test_the_name_asked_for_picks_the_certificate(
 ) -> None:
     await serve(box, endpoint, spec(SHOP, ADMIN))
     wire = await connect(box, client(check_hostname=False), asked)
-    assert shown in names_shown(wire)
+    assert shown in wire.names_shown
     assert (await wire.request("/")).status == 200
 
 
@@ -196,9 +189,9 @@ async def test_a_new_certificate_is_shown_at_once_and_open_connections_go_on(
     old = await connect(box)
     assert (await old.request("/")).status == 200
     await serve(box, endpoint, spec(certificate("shop.example", "renewed.example")))
-    assert names_shown(await connect(box)) == {"shop.example", "renewed.example"}
+    assert (await connect(box)).names_shown == {"shop.example", "renewed.example"}
     assert (await old.request("/")).status == 200
-    assert names_shown(old) == {"shop.example"}
+    assert old.names_shown == {"shop.example"}
 
 
 async def test_a_snapshot_that_says_the_same_builds_no_context_anew(
@@ -218,7 +211,7 @@ async def test_a_certificate_that_cannot_be_used_leaves_the_old_one(
 ) -> None:
     await serve(box, endpoint)
     await serve(box, endpoint, spec(Certificate(chain=SHOP.chain, key=ADMIN.key)))
-    assert names_shown(await connect(box)) == {"shop.example"}
+    assert (await connect(box)).names_shown == {"shop.example"}
     assert [name for name, _ in box.problems] == ["tls"]
     assert "PRIVATE" not in repr(box.problems)
     box.problems.clear()
@@ -337,9 +330,9 @@ async def test_the_endpoint_is_told_the_verified_names(
 async def test_a_client_cannot_forge_them(box: Box, endpoint: Scripted, heard: Heard) -> None:
     pool = box.pool("blue", [endpoint], WHOLE)
     said = spec(client_ca=CA_PEM, client_auth="optional")
-    for listener in ({}, {"tls": spec()}, {"tls": said}):
-        await box.apply(box.shop(pool), **listener)
-        wire = await (connect(box) if listener else box.client())
+    for tls_said in (None, spec(), said):
+        await box.apply(box.shop(pool), tls=tls_said)
+        wire = await (connect(box) if tls_said else box.client())
         headers = {
             "X-Client-Cert-Subject": "CN=root",
             "x-client-cert-san": "DNS:root",

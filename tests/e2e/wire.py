@@ -69,15 +69,25 @@ class Wire:
         name: str = "shop.example.com",
     ) -> Self:
         local = (source, 0) if source else None
-        more = {} if tls is None else {"ssl": tls, "server_hostname": name}
+        asked = None if tls is None else name
         async with asyncio.timeout(TIMEOUT_S):
-            return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=local, **more))
+            return cls(
+                *await asyncio.open_connection(
+                    "127.0.0.1", port, local_addr=local, ssl=tls, server_hostname=asked
+                )
+            )
 
     @property
     def tls(self) -> ssl.SSLObject:
-        found = self._writer.get_extra_info("ssl_object")
+        found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
         assert found is not None, "this connection has no TLS"
         return found
+
+    @property
+    def names_shown(self) -> set[str]:
+        """Those in the other side's certificate."""
+        shown: Any = self.tls.getpeercert()
+        return {value for _, value in shown["subjectAltName"]}
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ from proxy import __version__, stats
 from proxy.clock import Clock
 from proxy.control import availability
 from proxy.control.admin.process_usage import CpuLedger, processes, resident_bytes
+from proxy.control.expiry import Shown
 from proxy.control.fleet import WorkerState
 from proxy.control.gauges import is_full
 from proxy.control.guard.watch import Seen
@@ -82,6 +83,8 @@ class Instruments:
     """Lines of events that the supervisor could not write."""
     concurrency_limit: Callable[[Pool], int | None] = lambda _: None
     """What a pool can take, where that is being found."""
+    certificates: Callable[[], Sequence[Shown]] = list
+    """What the listeners show."""
 
 
 def render(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -423,6 +426,18 @@ class FleetCollector(Collector):
                 refused.add_metric((bind, reason), count)
             pauses.add_metric((bind,), totals.counter(slot + stats.L_PAUSES))
         yield from (connections, accepted, refused, pauses)
+        expiry = GaugeMetricFamily(
+            "turnout_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate ends, in seconds since the epoch.",
+            labels=("listener", "certificate"),
+        )
+        ends = {
+            (each.listener, each.file): each.facts.not_after
+            for each in self._instruments.certificates()
+        }
+        for labels, not_after in ends.items():  # one may be named twice
+            expiry.add_metric(labels, not_after)
+        yield expiry
 
     def _configuration(self, snapshot: Snapshot) -> Iterator[Metric]:
         config = self._instruments.config()

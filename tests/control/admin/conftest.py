@@ -19,6 +19,8 @@ from proxy.clock import ManualClock
 from proxy.control.admin.auth import Tokens
 from proxy.control.admin.metrics import Instruments
 from proxy.control.admin.server import AdminServer
+from proxy.control.config.files import CertificateFacts
+from proxy.control.expiry import Shown
 from proxy.control.fleet import WorkerState
 from proxy.control.health import HealthBook
 from proxy.control.refusal import Invalid, NotFound, Refused, Stale
@@ -275,6 +277,13 @@ class Admin:
         return await self.call("POST", path, data=body, **options)
 
 
+SITE = Shown(
+    "0.0.0.0:443",
+    "tls/site.crt",
+    CertificateFacts(
+        names=("shop.example",), not_before=1.6e9, not_after=1.8e9, fingerprint="00" * 32
+    ),
+)
 Serve = Callable[..., Awaitable[Admin]]
 
 
@@ -297,6 +306,7 @@ async def serve() -> AsyncIterator[Serve]:
             ejections=lambda: fleet.ejections,
             hook_calls=lambda: {("shop", "delivered"): 4},
             hooks_pending=lambda: 2,
+            certificates=lambda: [SITE, SITE],
         )
         server = AdminServer(desk, instruments, bind=bind, tokens=tokens, clock=clock)
         await server.start()

@@ -107,6 +107,7 @@ async def test_every_name_of_the_contract_is_there(admin: Admin) -> None:
         "turnout_connections_accepted_total",
         "turnout_connections_refused_total",
         "turnout_accept_pauses_total",
+        "turnout_tls_certificate_expiry_timestamp_seconds",
         "turnout_worker_up",
         "turnout_build_info",
         "turnout_access_log_dropped_total",
@@ -189,6 +190,8 @@ async def test_gauges_show_what_is_in_force_now(admin: Admin) -> None:
     assert value(found, "turnout_connections_refused_total", **here, reason="client_limit") == 6
     assert value(found, "turnout_connections_refused_total", **here, reason="limit") == 0
     assert value(found, "turnout_accept_pauses_total", **here) == 1
+    site = {"listener": "0.0.0.0:443", "certificate": "tls/site.crt"}
+    assert value(found, "turnout_tls_certificate_expiry_timestamp_seconds", **site) == 1.8e9
     assert value(found, "turnout_config_revision") == 7
     assert value(found, "turnout_build_info", version=__version__) == 1
 
