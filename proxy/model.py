@@ -242,6 +242,8 @@ class ListenerTls:
     client_ca: str = ""
     """PEM; empty = clients are not asked for a certificate."""
     client_auth: Literal["required", "optional"] = "required"
+    ticket_secret: str = field(default="", repr=False)
+    """Hex; keys of session tickets are derived from it. Empty = every worker has its own."""
     hsts: str = ""
     """Value of Strict-Transport-Security; empty = it is not sent."""
 

@@ -21,6 +21,7 @@ from proxy.control.slots import SlotBook
 from proxy.control.snapshot import Moment
 from proxy.control.state import ServiceState
 from proxy.control.store import KEPT_DECISIONS, Record, Store, Stored, Write
+from proxy.control.tickets import TicketSecret
 from proxy.model import Snapshot
 
 APPLY_S = 60.0
@@ -49,6 +50,7 @@ class Ledger:
         self.store = store
         self.gauges = FleetGauges(fleet.totals, book)
         self._clock = clock
+        self._tickets = TicketSecret()
         self._start = Moment(monotonic=clock.monotonic(), wall=clock.wall())
         self.before_apply: list[Callable[[Setup], None]] = []
         """Told of what will be in force, when nothing can go wrong any more but before any
@@ -119,6 +121,18 @@ class Ledger:
         await self.apply()
         return records
 
+    @property
+    def until_new_tickets_s(self) -> float | None:
+        """Seconds until the secret of session tickets is due to change; None where nobody uses it."""
+        if not any(listener.tls for listener in self.snapshot.listeners):
+            return None
+        return self._tickets.left_s(self._clock.monotonic())
+
+    async def change_tickets(self) -> None:
+        """Give the workers the secret that is due."""
+        self.snapshot = self._build(self.setup)
+        await self.apply()
+
     async def apply(self) -> None:
         """Have every worker apply the snapshot in force; what goes wrong stays visible."""
         try:
@@ -144,6 +158,7 @@ class Ledger:
                 setup.rings,
                 self.book,
                 files=setup.loaded.files,
+                ticket_secret=self._tickets.current(self._clock.monotonic()),
                 revision=setup.revision,
                 now=self.now(),
             )

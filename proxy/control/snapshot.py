@@ -73,6 +73,7 @@ class Ground(NamedTuple):
     files: Files
     book: SlotBook
     now: Moment
+    ticket_secret: str = ""
 
 
 def build(
@@ -83,11 +84,12 @@ def build(
     book: SlotBook,
     *,
     files: Files = NO_FILES,
+    ticket_secret: str = "",
     revision: int,
     now: Moment,
 ) -> Snapshot:
     """Build the snapshot; `services` has those of the file and those that are still leaving."""
-    ground = Ground(files, book, now)
+    ground = Ground(files, book, now, ticket_secret)
     return Snapshot(
         revision=revision,
         listeners=tuple(_listener(each, ground) for each in config.listeners),
@@ -109,7 +111,7 @@ def _listener(listener: ListenerConfig, ground: Ground) -> Listener:
         max_headers=listener.limits.max_headers,
         max_connections=listener.limits.max_connections,
         max_per_client=listener.limits.max_connections_per_client,
-        tls=_listener_tls(listener.tls, ground.files),
+        tls=_listener_tls(listener.tls, ground),
         proxy_protocol=listener.proxy_protocol,
         redirect=_redirect(listener.redirect),
         slot=ground.book.listener(listener.bind),
@@ -120,9 +122,10 @@ def _redirect(redirect: RedirectConfig | None) -> Redirect | None:
     return None if redirect is None else Redirect(port=redirect.port, status=redirect.status)
 
 
-def _listener_tls(tls: ListenerTlsConfig | None, files: Files) -> ListenerTls | None:
+def _listener_tls(tls: ListenerTlsConfig | None, ground: Ground) -> ListenerTls | None:
     if tls is None:
         return None
+    files = ground.files
     return ListenerTls(
         certificates=tuple(
             Certificate(
@@ -135,6 +138,7 @@ def _listener_tls(tls: ListenerTlsConfig | None, files: Files) -> ListenerTls | 
         min_version=tls.min_version,
         client_ca=files.text(tls.client_ca),
         client_auth=tls.client_auth,
+        ticket_secret=ground.ticket_secret,
         hsts=_hsts(tls.hsts),
     )
 

@@ -57,6 +57,9 @@ class Upkeep:
         if self._ledger.apply_problem:
             async with self._lock:
                 await self._ledger.apply()
+        if self._ledger.until_new_tickets_s == 0:
+            async with self._lock:
+                await self._ledger.change_tickets()
         if self._due() is None:
             return
         async with self._lock:
@@ -123,7 +126,7 @@ class Upkeep:
             return DRAIN_TICK_S
         if any(verbs.next_expiry(state) is not None or hold.next_look(state) for state in states):
             return TTL_TICK_S
-        return None
+        return self._ledger.until_new_tickets_s
 
 
 def _only(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxy import pem
+from proxy.dataplane import tickets
 from proxy.model import Certificate, ListenerTls
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -26,6 +27,8 @@ def server_context(spec: ListenerTls) -> ssl.SSLContext:
         for name in group[0].names:
             table.setdefault(name, context)
     first = contexts[0]
+    # Tickets are the first one's, whichever goes on.
+    tickets.share(first, spec.ticket_secret, f"{spec.client_auth} {spec.client_ca}")
     if len(contexts) > 1:
         first.sni_callback = _picker(table)
     return first
