@@ -61,6 +61,7 @@ class Worker:
         """Obey until told to stop, or until the supervisor is gone."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
+        sys.unraisablehook = self._on_unraisable
         # Ctrl-C in a terminal reaches every process of the group: the supervisor decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._messages.put_nowait, None)
@@ -134,6 +135,13 @@ class Worker:
             endpoint=endpoint.address if endpoint is not None else None,
             request_id=exchange.request_id.decode("latin-1"),
         )
+
+    def _on_unraisable(self, problem: sys.UnraisableHookArgs) -> None:
+        error = problem.exc_value
+        # ssl's way to tell that a ClientHello asks for a name that is not ASCII. Its handshake
+        # fails, and is counted; a line for each would let anybody fill the log.
+        if error is not None and not isinstance(error, UnicodeDecodeError):
+            self._report("callback", error)
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._event(

@@ -163,6 +163,25 @@ async def test_big_bodies_and_a_websocket_go_through(folder: Path, ports: dict[s
                 assert isinstance(said, str)
 
 
+async def test_a_name_that_is_none_is_refused_and_fills_no_log(
+    turnout: Turnout, folder: Path, ports: dict[str, int]
+) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting(folder).wrap_bio(incoming, outgoing, server_hostname=NAME)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    assert NAME.encode() in hello
+    reader, writer = await asyncio.open_connection("127.0.0.1", ports["site"])
+    writer.write(hello.replace(NAME.encode(), b"\xff" * len(NAME)))
+    async with asyncio.timeout(10):
+        assert (await reader.read())[:1] == b"\x15", "an alert, and the end"
+    writer.close()
+    log = turnout.log()
+    assert "UnicodeDecodeError" not in log
+    assert "Traceback" not in log
+
+
 # ---- clients' certificates ----
 
 
