@@ -176,7 +176,7 @@ class Exchange:
         self.status = redirect.status
         keep_alive = self._begin_own()
         wall = self.plane.clock.wall
-        self.client.write(
+        self.client.write_own(
             redirection(redirect, self.request_id, self.head, keep_alive=keep_alive, wall=wall)
         )
         self._finish()

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from proxy.cli.exits import ExitCode
 from proxy.control import store
 from proxy.control.config.schema import Config
 from proxy.dataplane import access_log, faults
 from proxy.errors import Fault
-from tests.e2e.stage import Stage
+from tests.e2e.stage import Stage, free_port
 
 METRIC = re.compile(r"^\| `((?:turnout|process)_[a-z_]+)(?:\{([a-z_,]+)\})?` \|", re.MULTILINE)
 
@@ -33,8 +34,17 @@ def test_the_metrics_are_those_of_a_real_scrape_with_their_labels(
     said = {name: set(filter(None, labels.split(","))) for name, labels in METRIC.findall(page)}
     stage = Stage(tmp_path)
     try:
+        pair = trustme.CA().issue_cert("shop.example.com")
+        cert, key = str(tmp_path / "shop.crt"), str(tmp_path / "shop.key")
+        pair.cert_chain_pems[0].write_to_path(cert)
+        pair.private_key_pem.write_to_path(key)
+        tls = {"certificates": [{"cert": cert, "key": key}]}
         turnout = stage.turnout(
-            stage.origin("blue"), stage.origin("green"), health={}, limits={"adaptive": "on"}
+            stage.origin("blue"),
+            stage.origin("green"),
+            top={"listeners": [{"bind": f"127.0.0.1:{free_port()}", "tls": tls}]},
+            health={},
+            limits={"adaptive": "on"},
         )
         shown: dict[str, set[str]] = {}
         for name, samples in turnout.metrics().items():
