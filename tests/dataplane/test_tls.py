@@ -17,6 +17,7 @@ from proxy.dataplane import tls
 from proxy.model import WHOLE, Certificate, ListenerTls, Sticky
 from tests.dataplane.box import OK, Box, Peer, Scripted, until
 from tests.dataplane.tls_client import TlsClient, trusting
+from tests.dataplane.websocket import ASK, SWITCH, TEXT, closing, frame, told_to_close
 from tests.e2e.wire import Wire, WireError
 
 AUTHORITY = trustme.CA()
@@ -476,6 +477,23 @@ async def test_a_tunnel_carries_both_ways_and_its_half_closes(box: Box) -> None:
     read, end = await raw.rest()
     assert (read[-12:], end) == (b"that was all", "close_notify")
     raw.close()
+
+
+async def test_a_websocket_is_closed_gently_when_the_worker_ends(box: Box) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(SWITCH + frame(TEXT, b"hello"))
+        await closing(peer)
+
+    await serve(box, await box.endpoint(play))
+    wire = await connect(box)
+    await wire.send(ASK)
+    assert (await wire.answer()).status == 101
+    assert await wire._reader.readexactly(7) == frame(TEXT, b"hello")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(box.plane.stop(2.0))
+        await told_to_close(wire)
+    assert await wire.rest() == b""
 
 
 async def test_the_worker_ends_with_idle_tls_clients_at_once(box: Box, endpoint: Scripted) -> None:
