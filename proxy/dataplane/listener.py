@@ -286,7 +286,8 @@ class ListenerLive:
         # a unix socket, who may be trusted.
         nobody = "" if self.spec.bind.startswith("unix:") else NOBODY
         address = peer[0] if isinstance(peer, tuple) else nobody
-        return address, name[1] if isinstance(name, tuple) else 80
+        usual = 80 if self.spec.tls is None else 443
+        return address, name[1] if isinstance(name, tuple) else usual
 
 
 def network_of(address: str) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trustme
 
-from proxy.dataplane import tickets
+from proxy.dataplane import client_certificate, tickets, tls
+from proxy.model import Certificate, ListenerTls
 from tests.dataplane.tls_client import trusting
 
 AUTHORITY = trustme.CA()
@@ -26,6 +28,14 @@ def visit(
     server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None
 ) -> tuple[bool, ssl.SSLSession | None]:
     """One connection in memory: whether it was resumed, and what the next one may resume."""
+    theirs, _ = both_ends(server, client, session)
+    return bool(theirs.session_reused), theirs.session
+
+
+def both_ends(
+    server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """The client's and the server's end of a connection in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server, server_hostname="shop.example", session=session)
@@ -39,7 +49,7 @@ def visit(
             waiting.remove(each)
     ours.write(b"x")  # TLS 1.3 sends its tickets before
     assert theirs.read() == b"x"
-    return bool(theirs.session_reused), theirs.session
+    return theirs, ours
 
 
 @pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
@@ -75,6 +85,27 @@ def test_without_a_secret_every_context_is_for_itself(client: ssl.SSLContext) ->
     _, session = visit(one, client, None)
     assert not visit(other, client, session)[0]
     assert visit(one, client, session)[0]
+
+
+def test_a_resumed_session_still_knows_the_clients_certificate(client: ssl.SSLContext) -> None:
+    AUTHORITY.issue_cert("worker.example").configure_cert(client)
+    certificate = Certificate(
+        chain=PAIR.cert_chain_pems[0].bytes().decode(),
+        key=PAIR.private_key_pem.bytes().decode(),
+        names=("shop.example",),
+    )
+    spec = ListenerTls(
+        certificates=(certificate,),
+        client_ca=AUTHORITY.cert_pem.bytes().decode(),
+        ticket_secret=SECRET,
+    )
+    first, _ = both_ends(tls.server_context(spec), client, None)
+    second, ours = both_ends(tls.server_context(spec), client, first.session)
+    assert second.session_reused
+    assert b"X-Client-Cert-San: DNS:worker.example\r\n" in client_certificate.lines(ours)
+    lax = replace(spec, client_auth="optional")
+    third, _ = both_ends(tls.server_context(lax), client, first.session)
+    assert not third.session_reused, "it was verified by other rules"
 
 
 def test_the_number_of_tickets_stays_as_it_was() -> None:

@@ -104,6 +104,14 @@ async def test_the_endpoint_is_told_of_https(box: Box, endpoint: Scripted, heard
     assert b"X-Client-Cert" not in heard.heads[0]
 
 
+async def test_a_socket_without_ports_counts_as_the_usual_one(box: Box, endpoint: Scripted) -> None:
+    await serve(box, endpoint)
+    (listener,) = box.plane._listeners.values()
+    assert listener.names("", "")[1] == 443
+    await box.serve(endpoint)
+    assert listener.names("", "")[1] == 80
+
+
 async def test_a_cookie_of_ours_is_for_https_only(box: Box, endpoint: Scripted) -> None:
     sticky = Sticky(by="cookie", name="turnout", keys=("00" * 32,))
     await serve(box, endpoint, sticky=sticky)
