@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from dataclasses import replace
 from functools import lru_cache
@@ -13,7 +12,6 @@ from proxy.model import PoolTls
 MOST_CONTEXTS = 256
 """Kept for those who ask again, such as the checks of every endpoint."""
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _ALERTS = frozenset(
     {
         "TLSV1_BAD_CERTIFICATE_HASH_VALUE",
@@ -48,17 +46,12 @@ def _context(tls: PoolTls) -> ssl.SSLContext:
     elif tls.ca:
         # Only what the operator named is trusted, also where that is no root.
         made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        made.load_verify_locations(cadata=_blocks(tls.ca))
+        pem.load_authorities(made, tls.ca)
     else:
         made.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if tls.certificate is not None:
         pem.load_pair(made, tls.certificate.chain, tls.certificate.key)
     return made
-
-
-def _blocks(text: str) -> str:
-    """The PEM without the comments between its blocks, which need not be ASCII."""
-    return "\n".join(found[0] for found in _BLOCK.finditer(text)) + "\n"
 
 
 def name_for(tls: PoolTls, host: str) -> str | None:

@@ -7,11 +7,14 @@ anonymous memory (memfd_create(2)), or private temporary ones where the system h
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:
@@ -22,6 +25,12 @@ def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:
     with _file(chain) as chain_path, _file(key) as key_path:
         # Without a password OpenSSL would ask the terminal for that of an encrypted key.
         context.load_cert_chain(chain_path, key_path, password=lambda: b"")
+
+
+def load_authorities(context: ssl.SSLContext, text: str) -> None:
+    """Have the context trust these certificates; ssl.SSLError or ValueError where they are none."""
+    # What stands between the blocks may be anything, but OpenSSL is given ASCII alone.
+    context.load_verify_locations(cadata="\n".join(each[0] for each in _BLOCK.finditer(text)))
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def _context(spec: ListenerTls, certificates: list[Certificate]) -> ssl.SSLConte
     for each in reversed(certificates):  # of several with one kind of key the last one counts
         pem.load_pair(context, each.chain, each.key)
     if spec.client_ca:
-        context.load_verify_locations(cadata=spec.client_ca)
+        pem.load_authorities(context, spec.client_ca)
         # Whoever is named as signer is trusted as such, though somebody else signed for him.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         required = spec.client_auth == "required"

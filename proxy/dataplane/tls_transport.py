@@ -19,6 +19,9 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
 
+MOST_UNREAD = 1024 * 1024
+"""Bytes that may wait for a client while TLS itself has more to answer: it asks, and reads nothing.
+Answers are held back long before."""
 RECORD = 16 * 1024
 """The most that one record carries (RFC 8446 section 5.1)."""
 
@@ -229,8 +232,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             has_ended = True
         except ssl.SSLError as caught:
             error = caught
-        if self._outgoing.pending:  # an answer to a change of keys
+        if self._outgoing.pending:  # what TLS itself answers, such as that it will not shake again
             self._flush()
+            if self._raw.get_write_buffer_size() > MOST_UNREAD:
+                self.abort()
+                return
         if pieces:
             self._app.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if error is not None:

@@ -177,6 +177,29 @@ async def test_a_client_that_does_not_read_pauses_the_writer(ends: Ends) -> None
     assert size > 65536
 
 
+class Asking:
+    """A session whose client asks for an answer of TLS itself, again and again."""
+
+    def __init__(self, outgoing: ssl.MemoryBIO) -> None:
+        self._outgoing = outgoing
+
+    def read(self, _: int) -> bytes:
+        self._outgoing.write(b"no")
+        raise ssl.SSLWantReadError
+
+
+@pytest.mark.parametrize("is_bounded", [True, False])
+async def test_a_client_that_asks_tls_itself_and_reads_nothing_is_cut(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, is_bounded: object
+) -> None:
+    await ends.open()
+    if is_bounded:
+        monkeypatch.setattr(tls_transport, "MOST_UNREAD", -1)
+    monkeypatch.setattr(ends.app.transport, "_tls", Asking(ends.app.transport._outgoing))
+    ends.app.transport.data_received(b"anything")
+    assert ends.app.transport.is_closing() is is_bounded
+
+
 async def test_garbage_ends_the_handshake_with_an_alert(ends: Ends) -> None:
     await ends.client.send_raw(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
     with pytest.raises(ssl.SSLError):

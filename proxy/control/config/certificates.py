@@ -175,17 +175,17 @@ def _key_fits(certificate: Certificate, chain: str, key: str) -> None:
 
 def _check_authorities(text: str) -> None:
     _certificates(text)
-    _accepted_by_openssl(lambda context: context.load_verify_locations(cadata=text))
+    _accepted_by_openssl(lambda context: pem.load_authorities(context, text))
 
 
 def _accepted_by_openssl(load: Callable[[ssl.SSLContext], None]) -> None:
     """What the workers will do: keys may be too short for it, signatures too weak."""
     try:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
         raise Wrong(f"cannot be used: {_reason(error)}") from None
 
 
-def _reason(error: ssl.SSLError) -> str:
-    reason = error.reason or "OpenSSL refuses it"
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or "OpenSSL refuses it"
     return reason.replace("_", " ").lower()

@@ -178,6 +178,14 @@ def test_a_chain_is_in_order(folder: Path, authority: trustme.CA) -> None:
     )
 
 
+def test_comments_between_certificates_may_be_in_any_language(folder: Path) -> None:
+    for name in ("ca.pem", "shop.crt"):
+        whole = (folder / name).read_text()
+        (folder / name).write_text(f"Zertifikate für Größe\n{whole}\narrivederci è più\n")
+    found = load(folder)
+    assert found.files.certificates["shop.crt"].names[0] == "shop.example.com"
+
+
 def test_authorities_must_be_certificates(folder: Path) -> None:
     (folder / "ca.pem").write_text("nobody")
     assert at_listener(folder) == AT_CA + (
