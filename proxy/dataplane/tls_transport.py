@@ -232,17 +232,22 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             has_ended = True
         except ssl.SSLError as caught:
             error = caught
-        if self._outgoing.pending:  # what TLS itself answers, such as that it will not shake again
-            self._flush()
-            if self._raw.get_write_buffer_size() > MOST_UNREAD:
-                self.abort()
-                return
+        if self._outgoing.pending and not self._answer_itself():
+            return
         if pieces:
             self._app.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if error is not None:
             self.abort()
         elif has_ended:
             self._end_reading()
+
+    def _answer_itself(self) -> bool:
+        """Send what TLS has to say, such as that it will not shake again; False if nobody reads it."""
+        self._flush()
+        if self._raw.get_write_buffer_size() > MOST_UNREAD:
+            self.abort()
+            return False
+        return True
 
     def _end_reading(self) -> bool:
         """Pass the client's end on once; whether the other side stays open."""
