@@ -203,7 +203,7 @@ def take_cookie(header: bytes, prefix: bytes) -> tuple[bytes | None, bytes]:
     value = None
     start = header.find(prefix)
     while start >= 0:
-        if start and header[start - 1 : start] not in b"; \t":
+        if start and header[:start].rstrip(b" \t")[-1:] not in b";":  # within another's value
             start = header.find(prefix, start + 1)
             continue
         end = header.find(b";", start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 
 from proxy.http1.message import Malformed, RequestHead
 
@@ -16,7 +17,7 @@ def settle(head: RequestHead) -> None:
     target = head.target
     if head.host.translate(None, _NAME_BYTES):  # a port, an address in brackets, or no host
         head.host = head.host.strip(b" \t")
-        if head.host and _HOST.fullmatch(head.host) is None:
+        if head.host and not _is_host(head.host):
             raise Malformed("the Host header is not a host")
     if target[:1] != b"/":
         _settle_other_form(head, target)
@@ -38,7 +39,19 @@ def _settle_other_form(head: RequestHead, target: bytes) -> None:
     question = authority.find(b"?")
     if question >= 0:
         authority, slash, path = authority[:question], b"/", target[len(scheme) + question :]
-    if _HOST.fullmatch(authority) is None:
+    if not _is_host(authority):
         raise Malformed("the authority in the request target is not a host")
     head.host = authority  # and Host, whatever it said, is ignored (RFC 9112 section 3.2.2)
     head.target = slash + path if slash else (b"*" if head.method == b"OPTIONS" else b"/")
+
+
+def _is_host(text: bytes) -> bool:
+    if _HOST.fullmatch(text) is None:
+        return False
+    if text[:1] != b"[":
+        return True
+    try:
+        IPv6Address(text[1 : text.index(b"]")].decode())
+    except ValueError:
+        return False
+    return True

@@ -52,6 +52,8 @@ def test_every_form_comes_down_to_a_path_and_a_host(
         (b"GET", b"http://u@b/", 400),
         (b"GET", b"http://b:1:2/", 400),
         (b"GET", b"http://b\\@c/", 400),
+        (b"GET", b"http://[0:1]/", 400),
+        (b"GET", b"http://[::1::2]/", 400),
         (b"OPTIONS", b"*x", 400),
         (b"CONNECT", b"b:443", 501),
     ],
