@@ -380,6 +380,10 @@ class RequestParser:
         special = self._special
         if special is not None:
             self._read_special(head, special)
+        if head.version_1_0 and head.keep_alive:
+            # llhttp takes Proxy-Connection for Connection: an old proxy that passes it on, and
+            # knows nothing of kept connections, would wait for our close (RFC 9112 C.2.2).
+            head.keep_alive = special is not None and b"connection" in special
         if not head.keep_alive:
             self._is_last = True
         self.head_started = False
@@ -458,6 +462,8 @@ class RequestParser:
             self._remaining = head.length = length_of(special[b"content-length"])
         if b"expect" in special and not head.version_1_0:
             self._read_expectations(head, special[b"expect"])
+        if b"upgrade" in special and self._parser.should_upgrade():
+            self._upgrade = head  # llhttp reads no body, be it Proxy-Connection that asks
         connection = special.get(b"connection")
         if connection is not None:
             self._read_connection(head, special, connection)
@@ -479,8 +485,7 @@ class RequestParser:
         named = named_by_connection(connection)
         if b"close" in named:
             head.keep_alive = False
-        if self._parser.should_upgrade():
-            self._upgrade = head
+        if self._upgrade is not None and b"upgrade" in named:
             wanted = special.get(b"upgrade", b"")
             if not head.version_1_0 and head.length == 0 and may_upgrade(wanted):
                 head.upgrade = wanted
