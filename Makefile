@@ -8,9 +8,10 @@ CONFIG ?= config/turnout.yaml
 PYTEST ?= $(BIN)/pytest
 SCALE  ?= 1
 SOAK_S ?= 3600
+FUZZ_S ?= 600
 STAMP  := $(VENV)/.installed
 
-.PHONY: help run demo test soak check format bench judge docs lock clean
+.PHONY: help run demo test soak fuzz check format bench judge docs lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -32,6 +33,10 @@ test: $(STAMP)  ## every test, the end-to-end ones too
 
 soak: $(STAMP)  ## an hour (SOAK_S seconds) of trouble under load, beside nginx and HAProxy; SEED=... repeats one
 	$(BIN)/python benchmarks/chaos.py --seconds $(SOAK_S) --report-every 60 $(if $(SEED),--seed $(SEED))
+
+fuzz: $(STAMP)  ## FUZZ_S (600) seconds of hostile bytes for both sides; with atheris where it installs
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/fuzz/requirements.txt
+	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_S) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)  ## formatting, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check .
