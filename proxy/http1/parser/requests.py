@@ -380,10 +380,6 @@ class RequestParser:
         special = self._special
         if special is not None:
             self._read_special(head, special)
-        if head.version_1_0 and head.keep_alive:
-            # llhttp takes Proxy-Connection for Connection: an old proxy that passes it on, and
-            # knows nothing of kept connections, would wait for our close (RFC 9112 C.2.2).
-            head.keep_alive = special is not None and b"connection" in special
         if not head.keep_alive:
             self._is_last = True
         self.head_started = False
@@ -467,6 +463,10 @@ class RequestParser:
         connection = special.get(b"connection")
         if connection is not None:
             self._read_connection(head, special, connection)
+        elif head.version_1_0:
+            # llhttp takes Proxy-Connection for Connection: an old proxy that passes it on, and
+            # knows nothing of kept connections, would wait for our close (RFC 9112 C.2.2).
+            head.keep_alive = False
 
     @staticmethod
     def _read_expectations(head: RequestHead, value: bytes) -> None:
