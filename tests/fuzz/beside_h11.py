@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -69,6 +70,16 @@ def is_framing_in_trailers(_: bytes, ours: Reading, theirs: Reading) -> bool:
     return theirs.refused in ABOUT_FRAMING and len(theirs.messages) in ours.chunked
 
 
+def is_blank_before_extension(data: bytes, _: Reading, theirs: Reading) -> bool:
+    is_chunk = theirs.refused.startswith("illegal chunk header")
+    return is_chunk and _BLANK_BEFORE_EXTENSION(data) is not None
+
+
+BLANK_BEFORE_EXTENSION = (
+    "Blanks may stand before the semicolon of a chunk's extension (RFC 9112 section 7.1.1); we "
+    "write the size anew and pass no extension on."
+)
+_BLANK_BEFORE_EXTENSION = re.compile(rb"[0-9A-Fa-f][ \t]+;").search
 FRAMING_IN_TRAILERS = (
     "Framing that stands in trailers means nothing: we neither obey it nor pass it on (RFC 9110 "
     "section 6.5.1)."
@@ -124,10 +135,9 @@ def _compared(fields: list[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], .
 def of_h11(event: h11.Request | h11.Response | h11.InformationalResponse, body: bytes) -> Message:
     fields = [(bytes(name), bytes(value)) for name, value in event.headers]
     named: set[bytes] = set()
-    if not isinstance(event, h11.InformationalResponse):
-        for name, value in fields:
-            if name == b"connection":
-                named |= named_by_connection(value)
+    for name, value in fields:
+        if name == b"connection":
+            named |= named_by_connection(value)
     passed = _compared([(name, value) for name, value in fields if name not in named])
     if isinstance(event, h11.Request):
         host = dict(fields).get(b"host", b"")

@@ -175,6 +175,13 @@ def read_answer(
     return heard.events, is_whole and finals[-1].head.keep_alive
 
 
+def last_request(told: Sequence[Event]) -> RequestHead:
+    """The last head among what was told."""
+    heads = [event[1].head for event in told if event[0] == "request"]
+    found: RequestHead = heads[-1]
+    return found
+
+
 def shape(events: Sequence[Event]) -> tuple[Any, ...]:
     """The kinds of what was told: inputs of a new shape are worth keeping."""
     kinds: list[Any] = []

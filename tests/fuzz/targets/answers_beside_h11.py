@@ -44,6 +44,11 @@ EXPLAINED = (
         example=b"\x00HTTP/1.1 100 C\r\nTransfer-Encoding: x\r\n\r\nHTTP/1.1 204 N\r\n\r\n",
     ),
     Explained(
+        applies=beside_h11.is_blank_before_extension,
+        why=beside_h11.BLANK_BEFORE_EXTENSION,
+        example=b"\x00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 ;a=b\r\nok\r\n0\r\n\r\n",
+    ),
+    Explained(
         applies=beside_h11.is_framing_in_trailers,
         why=beside_h11.FRAMING_IN_TRAILERS,
         example=b"\x00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"

@@ -48,7 +48,7 @@ def run(data: bytes) -> Hashable:
 def _told(data: bytes) -> list[Event]:
     """What we read; the endpoint refuses every upgrade, so that what follows one is requests."""
     told = reading.read_requests([data] if data else [], max_header=4096, max_headers=50)
-    if told[-1][0] == "raw":
+    if told[-1][0] == "raw" and reading.last_request(told).keep_alive:
         told = [*told[:-1], *_told(told[-1][1])]
     return told
 
