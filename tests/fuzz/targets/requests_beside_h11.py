@@ -21,6 +21,12 @@ A_WHILE = 45_000
 TOKENS = reading.TOKENS
 EXPLAINED = (
     Explained(
+        applies=beside_h11.is_blank_before_extension,
+        why=beside_h11.BLANK_BEFORE_EXTENSION,
+        example=b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2 ;a=b\r\nok\r\n"
+        b"0\r\n\r\n",
+    ),
+    Explained(
         applies=beside_h11.is_framing_in_trailers,
         why=beside_h11.FRAMING_IN_TRAILERS,
         example=b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"

@@ -68,7 +68,7 @@ def _check_head(told: Request) -> None:
     assert _METHOD(head.method), f"the method is {head.method!r}"
     assert _TARGET(head.target), f"the target is {head.target!r}"
     assert _HOST(head.host), f"the host is {head.host!r}"
-    assert head.host or head.version_1_0
+    assert head.host or head.version_1_0 or head.target == b"*"
     assert (head.length == -1) == head.chunked
     assert head.length >= -1
     reading.check_fields(head.fields)

@@ -16,7 +16,7 @@ from tests.fuzz import reading
 from tests.fuzz.door import CLIENT, Door, Pipe
 from tests.fuzz.reading import Event, Request
 
-A_WHILE = 17_000
+A_WHILE = 8_000
 TOKENS = reading.TOKENS
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _STATUS = re.compile(rb"HTTP/1\.1 (\d\d\d) ")
