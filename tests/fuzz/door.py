@@ -160,7 +160,7 @@ class Door:
             access_log=AccessLog(path="off"),
         )
         self.loop.run_until_complete(self.plane.apply(snapshot, {}))
-        self.listener = ListenerLive(self.plane, spec, words, 1)
+        self.listener = ListenerLive(self.plane, spec, words)
         self.endpoint = next(iter(self.plane.table.services[0].pools[0].endpoints.values()))
 
     def pass_through(self, pieces: list[bytes], answer: Answer) -> tuple[Pipe, list[Pipe]]:

@@ -14,7 +14,19 @@ _TLS = b"\x20\x00\x05\x01\x00\x00\x00\x00"
 A_WHILE = 60_000
 TOKENS = (
     *(b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"203.0.113.9 ", b"::1 ", b"::ffff:1.2.3.4 "),
-    *(b"443", b"0", b"65535\r\n", b"\r\n", b"\r", b"\n", b" ", b"%1", b"01", _SIGNATURE, b"\x21\x11"),
+    *(
+        b"443",
+        b"0",
+        b"65535\r\n",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b" ",
+        b"%1",
+        b"01",
+        _SIGNATURE,
+        b"\x21\x11",
+    ),
     *(b"\x20\x00\x00\x00", b"\x21\x21\x00\x24", b"\x21\x31\x00\xd8", b"\x00\x0c", _V4, _TLS),
     b"\x03\x00\x04\x00\x00\x00\x00",
 )

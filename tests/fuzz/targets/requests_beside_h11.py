@@ -57,7 +57,9 @@ def read(data: bytes) -> tuple[Reading, Reading]:
 
 def _told(data: bytes) -> list[Event]:
     told = reading.read_requests([data] if data else [], max_header=16384, max_headers=100)
-    if told[-1][0] == "raw" and reading.last_request(told).keep_alive:  # as when the upgrade is refused
+    if (
+        told[-1][0] == "raw" and reading.last_request(told).keep_alive
+    ):  # as when the upgrade is refused
         told = [*told[:-1], *_told(told[-1][1])]
     return told
 

@@ -84,7 +84,6 @@ def _check_head(told: Request) -> None:
 
 def _check_again(data: bytes, told: list[Event]) -> None:
     """What was remembered of a request changes nothing for the next one."""
-    if len(told) > 1 and told[-1] == ("rest",):
-        if reading.last_request(told).keep_alive:
-            twice = reading.read_requests([data, data])
-            assert twice == [*told[:-1], *told], f"the second time it tells\n{twice}"
+    if len(told) > 1 and told[-1] == ("rest",) and reading.last_request(told).keep_alive:
+        twice = reading.read_requests([data, data])
+        assert twice == [*told[:-1], *told], f"the second time it tells\n{twice}"
