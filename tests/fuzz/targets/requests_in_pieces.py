@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 
-from proxy.http1.headers import HOP_BY_HOP
+from proxy.http1.headers import HEAD_END, HOP_BY_HOP
 from tests.fuzz import reading
 from tests.fuzz.reading import Event, Request
 
@@ -24,7 +24,10 @@ def run(data: bytes) -> Hashable:
     told: list[Event] | None = None
     for pieces in reading.cuts(data):
         now = reading.read_requests(pieces)
-        assert told is None or _alike(now, told), f"one by one or whole it tells\n{now}\n{told}"
+        if told is not None and not _alike(now, told):
+            # A head of a method that llhttp does not know is judged when it has ended.
+            later = [reading.read_requests([*each, HEAD_END]) for each in (pieces, [data])]
+            assert _alike(*later), f"one by one or whole it tells\n{now}\n{told}"
         told = now
     told = told or []
     _check_order(told)
