@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.control.config.schema import PoolConfig, ServiceConfig
+from proxy.control.config.schema import ServiceConfig
+from proxy.control.config.sections.pool import PoolConfig
 from proxy.control.drains import DrainRules
 from proxy.control.filling import Filling, Member
 from proxy.control.guard.rules import Rules

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import structlog
 
 from proxy import stats
-from proxy.control.config.schema import EjectionConfig
+from proxy.control.config.sections.traffic import EjectionConfig
 from proxy.control.ledger import Ledger
 from proxy.model import Endpoint, Pool
 from proxy.policy.ejection import Ejected, EjectionRules, Event, PoolEjection, Seen, Standing

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from proxy.control.config.files import Files
-from proxy.control.config.schema import (
-    Config,
-    HstsConfig,
-    ListenerConfig,
+from proxy.control.config.schema import Config, ServiceConfig
+from proxy.control.config.sections.door import HeaderRules as HeaderRulesConfig
+from proxy.control.config.sections.listener import HstsConfig, ListenerConfig, RedirectConfig
+from proxy.control.config.sections.listener import ListenerTls as ListenerTlsConfig
+from proxy.control.config.sections.traffic import (
     PreviewConfig,
-    RedirectConfig,
     RetryConfig,
-    ServiceConfig,
     ServiceLimits,
     StickyConfig,
 )
-from proxy.control.config.schema import HeaderRules as HeaderRulesConfig
-from proxy.control.config.schema import ListenerTls as ListenerTlsConfig
 from proxy.control.keys import Ring, Rings, hex_keys
 from proxy.control.slots import SlotBook
 from proxy.control.state import Draining, Holding, ServiceState

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from proxy.control.config.files import Files
 from proxy.control.config.load import Loaded, load_text
-from proxy.control.config.schema import ErrorsConfig
+from proxy.control.config.sections.door import ErrorsConfig
 from proxy.control.keys import hex_keys
 from proxy.control.reload import Circumstances, adopt, fixed_keys_changed, resume
 from proxy.control.setup import Setup

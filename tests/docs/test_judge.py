@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.judge.suites import SUITES
-from proxy.control.config.schema import GuardConfig
+from proxy.control.config.sections.rollout import GuardConfig
 
 Blocks = Callable[[str, str], list[str]]
 

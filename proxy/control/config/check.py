@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 
 from proxy.control.config import addresses, header_rules, values
 from proxy.control.config.problem import Finding, Path, Wrong, dotted, either, nearest, quoted
-from proxy.control.config.schema import (
-    MOST_POOLS,
-    AdminConfig,
+from proxy.control.config.schema import MOST_POOLS
+from proxy.control.config.sections.listener import AdminConfig
+from proxy.control.config.sections.pool import PoolTls, RouteConfig
+from proxy.control.config.sections.traffic import (
     EjectionConfig,
     HealthConfig,
-    PoolTls,
     PreviewConfig,
-    RouteConfig,
     StickyConfig,
 )
 from proxy.model import WHOLE

@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from proxy.control.config.problem import Finding, Path, Wrong, either, nearest
 from proxy.control.config.scalars import Kind
-from proxy.control.config.schema import Config, Section
+from proxy.control.config.schema import Config
+from proxy.control.config.sections.section import Section
 from proxy.control.config.values import kind_of
 
 _STRUCTURE = {

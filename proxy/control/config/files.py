@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 from proxy.control.config.problem import Finding, Path
-from proxy.control.config.schema import Config, ListenerTls, PoolTls
+from proxy.control.config.schema import Config
+from proxy.control.config.sections.listener import ListenerTls
+from proxy.control.config.sections.pool import PoolTls
 
 LARGEST = 256 * 1024
 """Bytes of one file: they travel to every worker."""

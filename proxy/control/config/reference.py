@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from proxy.control.config.explain import fields_of, kind_of_field, section_of
 from proxy.control.config.load import load_text
 from proxy.control.config.problem import ConfigInvalid
-from proxy.control.config.schema import Config, Section, ServiceDefaults, json_schema
+from proxy.control.config.schema import Config, ServiceDefaults, json_schema
+from proxy.control.config.sections.section import Section
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -204,3 +204,4 @@ OptionalSecret = Annotated[
     _hidden,
     WithJsonSchema({"type": ["string", "null"]}),
 ]
+Count = Annotated[int, *integer(0, 10_000_000, "a number")]

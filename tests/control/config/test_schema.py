@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from proxy import model
 from proxy.control.config.explain import fields_of, section_of
-from proxy.control.config.schema import Config, Section, json_schema
+from proxy.control.config.schema import Config, json_schema
+from proxy.control.config.sections.section import Section
 
 Load = Callable[..., Config]
 
