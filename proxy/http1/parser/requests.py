@@ -245,6 +245,9 @@ class RequestParser:
         method, _, rest = text.partition(b" ")
         if _METHOD(method) is None:
             raise Malformed("the method is not one of HTTP")
+        line, line_end, _ = text.partition(CRLF)
+        if line_end and (line.count(b" ") != 2 or line[-9:-1] != b" HTTP/1."):
+            raise Malformed("the request line is malformed")  # llhttp shall not wait for more
         if len(text) > self._max_header:
             raise self._too_large(text)
         if not text.endswith(HEAD_END):
