@@ -161,6 +161,7 @@ class HoldQueue:
     def sweep(self, now: float) -> None:
         """Drop those who left; refuse those who have waited too long, unless they are let go."""
         self._prune()
+        self._listen()
         hold = self._hold
         if hold is None or not self.is_holding:
             return
@@ -176,6 +177,16 @@ class HoldQueue:
             self._drop(exchange)
         for exchange in _left_unread(self._waiting):
             self._drop(exchange)
+
+    def _listen(self) -> None:
+        """Read on from TLS clients whose requests are whole.
+
+        A close_notify is bytes like others to the kernel, and many clients do not close before
+        ours has come: only who reads it knows that they left. The next request stops that again.
+        """
+        for exchange in self._waiting:
+            if exchange.request_done and exchange.client.is_secure:
+                exchange.client.resume_body()
 
     def _drop(self, exchange: Exchange) -> None:
         is_refused = exchange.is_done and exchange.is_started  # by an answer of our own

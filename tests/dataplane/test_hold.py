@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from contextlib import suppress
 from functools import partial
 
 import pytest
+import trustme
 
 from proxy import stats
 from proxy.dataplane import hold
-from proxy.model import WHOLE, Hold, Pool, Preview, Route, Service, Snapshot
+from proxy.model import (
+    WHOLE,
+    Certificate,
+    Hold,
+    ListenerTls,
+    Pool,
+    Preview,
+    Route,
+    Service,
+    Snapshot,
+)
 from tests.dataplane.box import OK, Box, Peer, Scripted, until
+from tests.dataplane.tls_client import TlsClient
 from tests.e2e.wire import Answer, Wire, WireError, request_bytes
 
 MIB = 1024 * 1024
@@ -28,6 +41,7 @@ class Store:
         self.moments: list[float] = []
         self.blue: Scripted
         self.green: Scripted
+        self.tls: ListenerTls | None = None
 
     async def open(self) -> None:
         self.blue = await self.box.endpoint(partial(self._play, "blue"))
@@ -56,7 +70,7 @@ class Store:
         green = more.pop("green", 0)
         assert isinstance(green, int)
         shop = self.box.shop(*self.pools(green), hold=hold, **more)
-        await self.box.apply(shop, *others)
+        await self.box.apply(shop, *others, tls=self.tls)
 
     async def hold(self, **more: float) -> Hold:
         """Put the service on hold."""
@@ -71,6 +85,11 @@ class Store:
     @property
     def held(self) -> int:
         return self.box.of_service(stats.S_HELD)
+
+    @property
+    def of_bytes(self) -> int:
+        """How much of the held requests' bodies is kept."""
+        return self.box.of_service(stats.S_HELD_BYTES)
 
     def ended(self, end: int) -> int:
         return self.box.of_service(stats.S_HELD_ENDS + end)
@@ -394,6 +413,60 @@ async def test_a_client_that_left_just_before_its_turn_is_not_let_go(
     assert (await last.answer()).status == 200
     assert sorted(store.seen) == [("blue", b"/first"), ("blue", b"/last")]
     assert store.ended(stats.HELD_CLIENT_GONE) == 1
+
+
+async def secure(store: Store, authority: trustme.CA) -> TlsClient:
+    """Have the store's listener speak TLS; a client of it."""
+    pair = authority.issue_cert("shop.example")
+    chain = "".join(each.bytes().decode() for each in pair.cert_chain_pems)
+    key = pair.private_key_pem.bytes().decode()
+    certificate = Certificate(chain=chain, key=key, names=("shop.example",))
+    store.tls = ListenerTls(certificates=(certificate,))
+    await store.hold()
+    sock = socket.socket()
+    sock.setblocking(False)
+    await store.box.loop.sock_connect(sock, ("127.0.0.1", store.box.port))
+    made = TlsClient(sock, authority, "shop.example")
+    await made.shake()
+    return made
+
+
+@pytest.mark.parametrize("size", [0, hold.EARLY + 1])
+@pytest.mark.parametrize("way", ["says its end", "says its end and closes", "closes"])
+async def test_a_tls_client_that_leaves_is_dropped_too(store: Store, size: int, way: str) -> None:
+    """A close_notify alone is bytes to the kernel; many clients say it and wait for ours."""
+    client = await secure(store, trustme.CA())
+    await client.send(request_bytes("/", method="POST", body=b"x" * size))
+    await until(lambda: store.held == 1 and store.of_bytes == size, "it is held")
+    (connection,) = store.box.plane.connections
+    if size:
+        await until(lambda: connection.is_unread, "its reading is paused")
+    if "says" in way:
+        await client.end()
+    if "closes" in way:
+        client.close()
+    await until(lambda: store.ended(stats.HELD_CLIENT_GONE) == 1, "it is dropped")
+    await until(lambda: not store.box.plane.connections, "and forgotten")
+    client.close()
+    await store.release()
+    assert store.seen == []
+
+
+async def test_a_tls_client_that_stays_is_answered_though_it_is_read_on(store: Store) -> None:
+    """What it sends behind its whole request waits, and no more of that is read than ever."""
+    client = await secure(store, trustme.CA())
+    await client.send(request_bytes("/big", method="POST", body=b"x" * (hold.EARLY + 1)))
+    await until(lambda: store.of_bytes == hold.EARLY + 1, "it is held")
+    (connection,) = store.box.plane.connections
+    await until(lambda: not connection.is_unread, "it is heard again")
+    await client.send(request_bytes("/next"))
+    await until(lambda: connection.is_unread, "nothing is read behind the next one")
+    await store.release()
+    read = b""
+    while read.count(b"\r\n\r\nok") < 2:
+        read += await client.read()
+    assert store.seen == [("blue", b"/big"), ("blue", b"/next")]
+    client.close()
 
 
 # ---- where they go ----
