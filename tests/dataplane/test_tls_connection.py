@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from proxy.dataplane import tls_connection
+from proxy.dataplane import tls_layer
 from proxy.model import WHOLE, PoolTls, Timeouts
 from tests.authority import Authority
 from tests.dataplane.box import OK, Box, Peer, Play, Scripted, always_ok, until
@@ -330,7 +330,7 @@ async def test_new_keys_are_agreed_on_and_a_new_handshake_is_not(
 ) -> None:
     """What it says unasked to a TLS 1.2 endpoint that wants to shake hands over and over is bounded."""
     if is_bounded:
-        monkeypatch.setattr(tls_connection, "MOST_UNREAD", -1)
+        monkeypatch.setattr(tls_layer, "MOST_UNREAD", -1)
     with socket.create_server((HOST, 0)) as spare:
         port = spare.getsockname()[1]
     version, key = ("-tls1_2", b"r\n") if is_bounded else ("-tls1_3", b"K\n")

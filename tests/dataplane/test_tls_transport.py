@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import trustme
 
-from proxy.dataplane import tls_transport
+from proxy.dataplane import tls_layer, tls_transport
 from proxy.dataplane.tls_transport import TlsTransport
 from tests.dataplane.box import until
 from tests.dataplane.tls_client import TlsClient
@@ -194,7 +194,7 @@ async def test_a_client_that_asks_tls_itself_and_reads_nothing_is_cut(
 ) -> None:
     await ends.open()
     if is_bounded:
-        monkeypatch.setattr(tls_transport, "MOST_UNREAD", -1)
+        monkeypatch.setattr(tls_layer, "MOST_UNREAD", -1)
     monkeypatch.setattr(ends.app.transport, "_tls", Asking(ends.app.transport._outgoing))
     ends.app.transport.data_received(b"anything")
     assert ends.app.transport.is_closing() is is_bounded
