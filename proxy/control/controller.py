@@ -642,6 +642,18 @@ class Controller:
 
     async def _reload(self, who: str) -> View:
         try:
+            return await self._read_again(who)
+        except Refusal:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            self._not_reloaded(
+                who, [f"{self._loaded.path}: could not be applied, a fault of Turnout ({kind})"]
+            )
+            raise
+
+    async def _read_again(self, who: str) -> View:
+        try:
             loaded = await asyncio.to_thread(load_file, self._loaded.path, self._environ)
         except ConfigInvalid as invalid:
             self._files = (*invalid.names, *files.named(self.config))
@@ -694,6 +706,8 @@ class Controller:
             view = await self.reload(who="file")
         except Refusal:
             return None  # it is logged and visible; the watch asks again later
+        except Exception:  # noqa: BLE001 - logged and visible as well; the watch must not end of it
+            return found
         return self._loaded.fingerprint if view["applied"] else found
 
     # ---- small questions ----

@@ -282,15 +282,21 @@ class Exchange:
 
     def request_end(self, trailers: Fields | None) -> None:
         if self.head.chunked:
-            service = self.service
-            if trailers and service is not None and service.rules is not None:
-                trailers = service.rules.kept(trailers)
+            if trailers:
+                trailers = self._kept_trailers(trailers)
             last = encode.last_chunk(trailers)
             self._out.append(last)
             if self.trail is not None:
                 self.trail.keep((last,))
         self.request_done = True
         self.touched = self.plane.clock.now
+
+    def _kept_trailers(self, trailers: Fields) -> Fields:
+        """What the service's header rules leave of them; a request in line has no service yet."""
+        service = self.service or self.plane.table.find(self.head.host, self.head.target)
+        if service is None or service.rules is None:
+            return trailers
+        return service.rules.kept(trailers)
 
     def keep_for_retry(self) -> None:
         """Keep the body, as far as it is short, for the case that it must be sent again."""

@@ -10,7 +10,7 @@ import re
 from zlib import crc32
 
 from proxy.http1.forwarded import Forwarded, element
-from proxy.http1.headers import CLAIMS, CLIENT_CERTIFICATE, TRACE, TRACE_STATE
+from proxy.http1.headers import CLIENT_CERTIFICATE, TRACE, TRACE_STATE, is_claim
 from proxy.http1.message import RequestHead
 from proxy.policy.trust import TrustedPeers
 from proxy.stats import JUDGE_BUCKETS
@@ -130,9 +130,9 @@ class Origin:
         if said.value:
             own = element(self.address, head.host, self._proto)
             lines += b"Forwarded: %b, %b\r\n" % (said.value, own)
-        for name in CLAIMS:
-            if name in special:
-                lines += b"%b: %b\r\n" % (name, special[name])
+        for name, value in special.items():
+            if is_claim(name):
+                lines += b"%b: %b\r\n" % (name, value)
         return lines + (self._certificate or _shown_before(special)), request_id
 
 

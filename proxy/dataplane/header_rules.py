@@ -117,7 +117,7 @@ class RequestRules:
         prefix = self._prefix(head)
         if prefix:
             head.target = _without_prefix(target, prefix)
-            added += b"X-Forwarded-Prefix: %b\r\n" % prefix
+            added = _with_prefix(added, head, prefix)
         if b"cookie" in self._names:
             cookie = None
         head.fields = self.kept(fields)
@@ -158,6 +158,19 @@ def _prefix(route: Route) -> bytes:
 
 
 def _without_prefix(target: bytes, prefix: bytes) -> bytes:
-    """The rest of the target, as it is: nothing is decoded, and no segment resolved."""
-    rest = target[len(prefix) :]
-    return rest if rest[:1] == b"/" else b"/" + rest
+    """The rest of the target: nothing is decoded, and no segment resolved.
+
+    It begins with one slash: `//evil.example` would be another host to whoever reads it as a URL.
+    """
+    return b"/" + target[len(prefix) :].lstrip(b"/")
+
+
+def _with_prefix(added: bytes, head: RequestHead, prefix: bytes) -> bytes:
+    """Say what was left out, behind what a trusted peer had left out before."""
+    before = (head.special or {}).get(b"x-forwarded-prefix")
+    if before is not None:
+        line = b"x-forwarded-prefix: %b\r\n" % before
+        if line in added:  # its word is passed on, so it is trusted
+            added = added.replace(line, b"", 1)
+            prefix = before + b", " + prefix
+    return added + b"X-Forwarded-Prefix: %b\r\n" % prefix

@@ -61,6 +61,10 @@ CLAIMS: Final = tuple(
 """What else applications take for a proxy's word on who asked for what, by which way. From
 trusted peers it is passed on as it is, from others it is dropped."""
 
+FAMILY: Final = b"x-forwarded-"
+"""So begins what a proxy says of a request: whatever else follows counts as a claim, too, such as
+the user that a login proxy names."""
+
 PROTECTED: Final = frozenset(
     {
         b"host",
@@ -112,6 +116,21 @@ LOOK_ALIKES: Final = frozenset(
 ) | {b"proxy"}
 """Dropped from requests: `X_Forwarded_For` becomes X-Forwarded-For behind WSGI and CGI, and
 `Proxy` becomes HTTP_PROXY there, which HTTP libraries take for their configuration."""
+
+
+def is_of_family(lower_name: bytes) -> bool:
+    """Whether a name is of the family, in any spelling that gateways read as the same."""
+    return lower_name.replace(b"_", b"-").startswith(FAMILY)
+
+
+def is_look_alike(lower_name: bytes) -> bool:
+    return lower_name in LOOK_ALIKES or (b"_" in lower_name and is_of_family(lower_name))
+
+
+def is_claim(lower_name: bytes) -> bool:
+    """Whether a header is passed on from trusted peers as it is, and dropped from others."""
+    return lower_name in CLAIMS or (lower_name.startswith(FAMILY) and lower_name not in FORWARDING)
+
 
 TRACE: Final = b"traceparent"
 TRACE_STATE: Final = b"tracestate"
@@ -191,7 +210,7 @@ def agrees(switched: bytes, wanted: bytes) -> bool:
 
 def named_by_connection(value: bytes) -> set[bytes]:
     """Names that `Connection: value` asks to remove, less the protected ones."""
-    return tokens(value) - PROTECTED
+    return {name for name in tokens(value) - PROTECTED if not is_of_family(name)}
 
 
 def take_cookie(header: bytes, prefix: bytes) -> tuple[bytes | None, bytes]:

@@ -57,3 +57,22 @@ async def test_a_file_that_a_new_configuration_misses_is_waited_for(
     await until(lambda: controller.status()["config"]["last_error"] is not None)
     (world.directory / "sorry.html").write_text("<p>sorry</p>")
     await until(lambda: pages(world) == ["<p>sorry</p>"])
+
+
+async def test_a_fault_of_ours_is_visible_and_ends_no_watch(
+    paged: World, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = await paged.start(watch_file=True)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(controller._ledger, "_build", fail)
+        (paged.directory / "pages/502.html").write_text("<p>two</p>")
+        await until(lambda: controller.status()["config"]["last_error"] is not None)
+        assert "a fault of Turnout" in controller.status()["config"]["last_error"]
+    assert pages(paged) == ["<p>one</p>"]
+    (paged.directory / "pages/502.html").write_text("<p>three</p>")
+    await until(lambda: pages(paged) == ["<p>three</p>"])
+    assert controller.status()["config"]["last_error"] is None

@@ -53,6 +53,8 @@ class Files:
     """The folder beside which relative paths are looked for first."""
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Of a folder: its pages, each by `folder/name`."""
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of each folder's pages, by the folder as it is written."""
     certificates: Mapping[str, CertificateFacts] = field(default_factory=dict)
     """What is known of those that are shown to clients and endpoints."""
 
@@ -62,11 +64,9 @@ class Files:
 
     def pages(self, written: str) -> dict[str, str]:
         """The pages of a folder by their names, or the one file as `error.html`."""
-        if written in self.contents:
+        if written not in self.folders:
             return {"error.html": self.text(written)}
-        prefix = written.rstrip("/") + "/"
-        found = (name for name in self.contents if name.startswith(prefix))
-        return {name.removeprefix(prefix): self.text(name) for name in sorted(found)}
+        return {name: self.text(_inside(written, name)) for name in self.folders[written]}
 
     @property
     def sha256(self) -> str:
@@ -105,19 +105,29 @@ def _of_pool(path: Path, tls: PoolTls) -> Iterator[Named]:
 def read(names: Iterable[Named], base: str) -> tuple[Files, list[Finding]]:
     """Read all of them; a finding for each that cannot be."""
     contents: dict[str, bytes] = {}
+    folders: dict[str, tuple[str, ...]] = {}
     findings = []
     for each in names:
         try:
-            contents.update(_read(each, base))
+            found = _read(each, base)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
             why = (getattr(error, "strerror", None) or "").lower() or str(error)
             findings.append(Finding(path=each.path, what=f"cannot be read: {why}"))
-    return Files(base=base, contents=contents), findings
+            continue
+        contents.update(found)
+        if each.is_folder and each.written not in found:
+            folders[each.written] = tuple(name.rpartition("/")[2] for name in found)
+    return Files(base=base, contents=contents, folders=folders), findings
 
 
 def _read(name: Named, base: str) -> dict[str, bytes]:
     place = located(name.written, base)
-    if not (name.is_folder and place.is_dir()):
+    if not name.is_folder:
+        return {name.written: _content(place)}
+    if not place.is_dir():
+        if place.suffix != PAGES:
+            place.stat()  # that there is none is the first thing to be told
+            raise ValueError(f"it is neither a directory nor a {PAGES} file")
         return {name.written: _content(place)}
     pages = sorted(each for each in place.iterdir() if each.suffix == PAGES)
     if not pages:
@@ -127,7 +137,11 @@ def _read(name: Named, base: str) -> dict[str, bytes]:
     for page in pages:
         if _PAGE(page.name) is None:
             raise ValueError(f"{page.name} is for no status, as 502.html, 5xx.html, error.html are")
-    return {f"{name.written.rstrip('/')}/{each.name}": _content(each) for each in pages}
+    return {_inside(name.written, each.name): _content(each) for each in pages}
+
+
+def _inside(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
 
 
 def fingerprint(path: str, names: Iterable[Named]) -> str:

@@ -8,7 +8,7 @@ from proxy.http1.headers import (
     STRIDE,
     TRAILERS_REFUSED,
     Fields,
-    without,
+    is_of_family,
 )
 from proxy.http1.message import Malformed
 
@@ -53,4 +53,9 @@ def words(error: httptools.HttpParserError) -> str:
 def checked_trailers(trailers: Fields) -> Fields | None:
     if len(trailers) > MAX_TRAILERS * STRIDE:
         raise Malformed(f"there are more than {MAX_TRAILERS} trailers", 431)
-    return without(trailers, TRAILERS_REFUSED) or None
+    kept: Fields = []
+    for index in range(0, len(trailers), STRIDE):
+        lower = trailers[index].lower()
+        if lower not in TRAILERS_REFUSED and not is_of_family(lower):
+            kept += trailers[index : index + STRIDE]
+    return kept or None

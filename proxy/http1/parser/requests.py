@@ -11,10 +11,11 @@ from proxy.http1.headers import (
     COLON,
     CRLF,
     HEAD_END,
-    LOOK_ALIKES,
     REQUEST_READ,
     STRIDE,
     Fields,
+    is_look_alike,
+    is_of_family,
     may_upgrade,
     named_by_connection,
     tokens,
@@ -45,6 +46,22 @@ _STAND_IN = b"REBIND"
 """Shown to llhttp for a method that it does not know. Not one of METHODS, so that only
 heads of such a method cost a look at what was meant."""
 _USUAL_REQUEST_LINE = re.compile(rb"([A-Z-]+) (/[!\"$-~]*) HTTP/1\.1").fullmatch
+
+
+_MOST_PASSED = 1024
+_passed: set[bytes] = set()
+"""Lower-case names of headers that are passed on as they are: judged once, looked up then."""
+
+
+def _is_passed(lower: bytes) -> bool:
+    """Whether a header that is not read by its name is not set aside for its family either."""
+    if is_of_family(lower):
+        return False
+    if len(lower) <= 64:
+        if len(_passed) >= _MOST_PASSED:  # names come from clients
+            _passed.clear()
+        _passed.add(lower)
+    return True
 
 
 class RequestSink(Protocol):
@@ -347,7 +364,7 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lower = name.lower()
-        if lower not in REQUEST_READ:
+        if lower in _passed or (lower not in REQUEST_READ and _is_passed(lower)):
             self._fields += (name, COLON, value, CRLF)
             return
         self._set_aside += 1
@@ -357,7 +374,7 @@ class RequestParser:
             self._host = value
         elif lower == b"cookie":
             self._cookie = value if self._cookie is None else self._cookie + b"; " + value
-        elif lower not in LOOK_ALIKES:
+        elif not is_look_alike(lower):
             self._special = collected(self._special, lower, value)
 
     def on_headers_complete(self) -> None:
@@ -463,10 +480,10 @@ class RequestParser:
             self._read_expectations(head, special[b"expect"])
         if b"upgrade" in special and self._parser.should_upgrade():
             self._upgrade = head  # llhttp reads no body, be it Proxy-Connection that asks
-        connection = special.get(b"connection")
-        if connection is not None:
+        connection = special.get(b"connection", b"")
+        if connection:
             self._read_connection(head, special, connection)
-        elif head.version_1_0:
+        if head.version_1_0 and b"keep-alive" not in tokens(connection):
             # llhttp takes Proxy-Connection for Connection: an old proxy that passes it on, and
             # knows nothing of kept connections, would wait for our close (RFC 9112 C.2.2).
             head.keep_alive = False

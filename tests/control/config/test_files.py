@@ -110,3 +110,24 @@ def test_a_page_that_no_answer_would_ever_have_is_refused(config: Path, name: st
 def test_pages_are_for_a_status_for_several_or_for_all(config: Path, name: str) -> None:
     (config.parent / f"pages/{name}.html").write_text("x")
     assert load(config).files.pages("pages/")[f"{name}.html"] == "x"
+
+
+def test_a_folder_has_its_own_pages_only_whatever_else_is_named_below_it(config: Path) -> None:
+    (config.parent / "pages/tls").mkdir()
+    (config.parent / "pages/tls/503.key").write_text("a secret")
+    (config.parent / "pages/tls/502.html").write_text("<p>another service's</p>")
+    names = [
+        files.Named(path=(), written="pages/", is_folder=True),
+        files.Named(path=(), written="pages/tls", is_folder=True),
+        files.Named(path=(), written="pages/tls/503.key"),
+    ]
+    found, findings = files.read(names, str(config.parent))
+    assert findings == []
+    assert found.pages("pages/") == {"502.html": "<p>down</p>"}
+    assert found.pages("pages/tls") == {"502.html": "<p>another service's</p>"}
+
+
+def test_what_is_no_page_is_not_shown_as_one(config: Path) -> None:
+    config.write_text(TEXT.replace("pages/", "ca.pem"))
+    with pytest.raises(ConfigInvalid, match="neither a directory nor a"):
+        load(config)

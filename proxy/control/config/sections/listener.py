@@ -82,7 +82,9 @@ class ListenerTls(Section):
         "One that does not verify is refused in either case.",
     )
     hsts: HstsConfig | None = Field(
-        default=None, description="Send `Strict-Transport-Security`; `{}` for a year."
+        default=None,
+        description="Send `Strict-Transport-Security`; `{}` for a year. Browsers obey the first "
+        "one they read: where an endpoint sends its own, remove that by `headers.response`.",
     )
 
 
