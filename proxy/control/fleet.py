@@ -33,7 +33,9 @@ class Sample:
     failure: str | None
     """One of proxy.stats.FAILURE_KINDS; None for an answer of class 5xx."""
     endpoint: str
-    age_s: float
+    at: float
+    """Monotonic seconds, which all processes of a machine share: ages, each as of its own
+    worker's answer, could not be put in one order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

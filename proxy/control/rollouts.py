@@ -7,6 +7,7 @@ through the one door.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar, cast, get_args
@@ -17,7 +18,7 @@ from proxy.control import verbs
 from proxy.control.decision import Author, Decision
 from proxy.control.declared import guard_rules, hooks, plan
 from proxy.control.filling import Filling
-from proxy.control.fleet import Fleet
+from proxy.control.fleet import Fleet, Sample
 from proxy.control.given import check_steps
 from proxy.control.guard import counts
 from proxy.control.guard.clerk import Clerk
@@ -333,7 +334,8 @@ class Rollouts:
                 found = await self._fleet.samples(service, pool, MOST_SAMPLES)
         except TimeoutError:
             return []
-        return [asdict(each) for each in found]
+        now = time.monotonic()
+        return [_aged(each, now) for each in found]
 
     async def leave(self, service: str, moment: str, rollout: Rollout) -> str | None:
         if moment not in ASKING:
@@ -359,6 +361,13 @@ class Rollouts:
 def _moment(hook: str) -> Moment:
     assert hook in get_args(Moment), "the machine knows no other"
     return cast("Moment", hook)
+
+
+def _aged(sample: Sample, now: float) -> dict[str, Any]:
+    """Return what a decision keeps: its readers know nothing of this machine's clock."""
+    told = asdict(sample)
+    told["age_s"] = round(now - told.pop("at"), 3)
+    return told
 
 
 def _report(name: str, error: BaseException) -> None:

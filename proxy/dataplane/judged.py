@@ -137,7 +137,7 @@ def note_error(exchange: Exchange) -> None:
         _keep(exchange, pool, exchange.status, "")
 
 
-def samples(pool: PoolLive, now: float) -> list[dict[str, Any]]:
+def samples(pool: PoolLive) -> list[dict[str, Any]]:
     """The last failures in plain values, newest first."""
     return [
         {
@@ -145,7 +145,7 @@ def samples(pool: PoolLive, now: float) -> list[dict[str, Any]]:
             "status": status or None,
             "failure": kind or None,
             "endpoint": endpoint,
-            "age_s": round(now - at, 3),
+            "at": at,
         }
         for at, request_id, endpoint, status, kind in reversed(pool.samples)
     ]

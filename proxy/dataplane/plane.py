@@ -212,7 +212,7 @@ class Plane:
     def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
         """The last failed first attempts of a pool, newest first."""
         found = self._live.pool(service, pool)
-        return [] if found is None else judged.samples(found, time.monotonic())
+        return [] if found is None else judged.samples(found)
 
     def _sweep(self, now: float) -> None:
         self._sweep_clients(now)

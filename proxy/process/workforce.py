@@ -147,7 +147,7 @@ class Workforce:
         """Ask the workers for the pool's last failures, newest first."""
         question = {"kind": "samples", "service": service, "pool": pool}
         items = [from_plain(Sample, item) for item in await self._ask(question, ASK_S)]
-        items.sort(key=lambda item: item.age_s)
+        items.sort(key=lambda item: -item.at)
         return items[:limit]
 
     async def warm(self, service: str, pool: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -146,7 +147,8 @@ async def test_a_bad_candidate_is_turned_back_with_numbers_samples_and_a_reason(
     world: World,
 ) -> None:
     await baking(world)
-    sample = Sample(request_id="r1", status=500, failure=None, endpoint="127.0.0.1:9101", age_s=0.2)
+    at = time.monotonic()
+    sample = Sample(request_id="r1", status=500, failure=None, endpoint="127.0.0.1:9101", at=at)
     world.fleet.failures["green"] = [sample]
     epoch = world.fleet.pool("green").epoch
     await failed(world, "rolled_back")
@@ -166,7 +168,9 @@ async def test_a_bad_candidate_is_turned_back_with_numbers_samples_and_a_reason(
         "green",
     )
     assert {each["name"] for each in numbers["tests"]} >= {"errors", "latency"}
-    assert numbers["samples"][0]["request_id"] == "r1"
+    (told,) = numbers["samples"]
+    assert (told["request_id"], told["status"], told["endpoint"]) == ("r1", 500, "127.0.0.1:9101")
+    assert 0 <= told["age_s"] < 60
     rollout, lockout = world.view("rollout"), world.view("lockout")
     assert rollout["reason"] == record["why"] == lockout["reason"]
     assert rollout["end"] == "rolled_back"

@@ -143,7 +143,8 @@ async def test_the_last_failures_of_all_workers_are_asked_for(crew: Crew) -> Non
         (crew.endpoint, None, "reset")
     }
     assert len({each.request_id for each in found}) == len(found)
-    assert [each.age_s for each in found] == sorted(each.age_s for each in found)
+    moments = [each.at for each in found]
+    assert moments == sorted(moments, reverse=True)
     newest = await crew.force.samples("shop", "blue", 3)
     assert [each.request_id for each in newest] == [each.request_id for each in found[:3]]
     assert await crew.force.samples("shop", "green", 10) == []
