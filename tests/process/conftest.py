@@ -77,7 +77,8 @@ class Crew:
     def note(self) -> list[int]:
         """The pids of the workers as they are now."""
         pids = [worker.pid for worker in self.force.workers()]
-        self.pids.update(pids)
+        # A worker that was never started has no pid: a signal to 0 goes to our whole process group.
+        self.pids.update(pid for pid in pids if pid)
         return pids
 
     def up(self) -> int:
