@@ -168,9 +168,10 @@ L_BAD_REQUESTS = 5
 """Requests refused before they had a service: malformed, too large, too slow, no route."""
 L_ENTERING = 6
 """Gauge: connections before their first request, in a PROXY header or a TLS handshake."""
-REFUSALS = ("limit", "client_limit", "proxy_protocol", "tls", "gate")
+REFUSALS = ("limit", "client_limit", "proxy_protocol", "tls", "gate", "descriptors")
 """Why a connection was refused, in the order of the words: the listener has as many as it may, the
-client has; its PROXY header or its handshake failed or was late; others were quicker to get in."""
+client has; its PROXY header or its handshake failed or was late; others were quicker to get in; the
+process has too few descriptors left."""
 L_REFUSED = 7
 """Connections refused, one word for each of REFUSALS."""
 LISTENER_WORDS = 16

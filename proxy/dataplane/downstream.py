@@ -153,7 +153,8 @@ class Downstream(asyncio.Protocol):
     def _turn_away(self, refusal: Fault) -> None:
         """Say why it is not served, unless so many are being told that it would cost too much."""
         self.is_ending = True
-        if self.listener.turned_away > MAX_TURNED_AWAY:
+        is_short = self.plane.is_short(self.transport.get_extra_info("socket"))
+        if is_short or self.listener.turned_away > MAX_TURNED_AWAY:
             self.transport.abort()
         else:
             self._say_last(refusal)

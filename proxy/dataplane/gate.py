@@ -156,7 +156,7 @@ class Gate:
 
     def admit(self, sock: socket.socket) -> None:
         """Count an accepted socket, and begin to let it in."""
-        if not self._listener.enter():
+        if not self._listener.enter(sock):
             reset(sock)
             return
         try:

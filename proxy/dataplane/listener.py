@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NOBODY = "0.0.0.0"
 _LIMIT = stats.REFUSALS.index("limit")
+_DESCRIPTORS = stats.REFUSALS.index("descriptors")
 _CLIENT_LIMIT = stats.REFUSALS.index("client_limit")
 
 
@@ -163,7 +164,8 @@ class ListenerLive:
         return refusal
 
     def _admit_plain(self, connection: Downstream) -> Fault | None:
-        if not self.enter():
+        sock = connection.transport.get_extra_info("socket")
+        if not self.enter(sock):
             return faults.TOO_MANY_CONNECTIONS
         if self._most_per_client:
             connection.client_key = self._client_key(connection.origin)
@@ -171,13 +173,15 @@ class ListenerLive:
                 connection.client_key = 0
                 self.leave(0)
                 return faults.TOO_MANY_OF_CLIENT
-        sock = connection.transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return None
 
-    def enter(self) -> bool:
-        """Count a connection; False when the listener has as many as it may."""
+    def enter(self, sock: socket.socket | None) -> bool:
+        """Count a connection; False when the listener has as many as it may, or the process."""
+        if self._plane.is_short(sock):
+            self.count(stats.L_REFUSED + _DESCRIPTORS)
+            return False
         if self._most and not self._plane.door.enter(self._key, self._most):
             self.count(stats.L_REFUSED + _LIMIT)
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 import secrets
 import socket
 import time
@@ -30,6 +31,8 @@ from proxy.policy.routing import Router
 from proxy.tasks import Report
 
 MAX_ITEMS = 1000
+FOR_CLIENTS = 0.75
+"""Of the descriptors: who fills all of these must not keep the others from being served."""
 
 
 class Plane:
@@ -58,6 +61,7 @@ class Plane:
         clock = clock or SystemClock()
         self.clock = CoarseClock(clock)
         self.resolver = Resolver(words, clock, resolve, report, tell)
+        self._descriptors = 0
         self.is_ending = False
         self.ids = RequestIds(secrets.randbits(128))
         self.table = Table(0, Router(()), [])
@@ -74,6 +78,11 @@ class Plane:
         self._sweeper = Sweeper(loop, self.clock, self._sweep)
         self._emptied: asyncio.Event = asyncio.Event()
 
+    def is_short(self, sock: socket.socket | None) -> bool:
+        """Whether a client's new socket shows that the rest must be kept for the endpoints."""
+        # The lowest free number is given out: a high one means that all below are taken.
+        return sock is not None and sock.fileno() >= self._descriptors
+
     # ---- changes ----
 
     async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> None:
@@ -82,6 +91,7 @@ class Plane:
             return
         self.clock.tick()
         self._apply_log(snapshot.access_log)
+        self._descriptors = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * FOR_CLIENTS)
         self.table = self._live.apply(snapshot)
         self._holds.adopt(self.table.services)
         self._refresh_names()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,10 +16,11 @@ import pytest
 from proxy import door, stats
 from proxy.dataplane import downstream
 from proxy.dataplane.listener import ListenerLive, network_of
+from proxy.dataplane.plane import FOR_CLIENTS
 from proxy.door import Door
 from proxy.model import WHOLE, Listener, Snapshot
 from tests.dataplane.box import BIND, Box, until
-from tests.e2e.wire import Wire
+from tests.e2e.wire import Wire, WireError
 
 
 def listener_of(box: Box) -> ListenerLive:
@@ -27,6 +33,14 @@ async def status(box: Box, source: str = "127.0.0.1") -> int:
     wire = await Wire.to(box.port, source=source)
     box.clients.append(wire)
     return (await wire.request("/")).status
+
+
+async def is_served(box: Box) -> bool:
+    """Whether a new client is; it stays connected."""
+    try:
+        return await status(box) == 200
+    except (WireError, ConnectionError):
+        return False
 
 
 def refused(box: Box, reason: str) -> int:
@@ -121,6 +135,40 @@ async def test_trusted_peers_stand_for_many_and_are_not_counted(box: Box) -> Non
     await until(lambda: not listener_of(box).open, "all are forgotten")
     await box.serve(endpoint, listener=limited)
     assert await status(box) == 200, "no count stays behind"
+
+
+@contextmanager
+def descriptors_for(clients: int) -> Iterator[None]:
+    """As if the process might have just so many more in the clients' part of its descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    most = max(int(each.name) for each in os.scandir("/proc/self/fd")) + 40
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(most, math.ceil((lowest + clients) / FOR_CLIENTS)), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", [{}, {"proxy_protocol": True}])
+async def test_clients_at_rest_cannot_have_the_descriptors_that_the_others_need(
+    box: Box, way: dict[str, bool]
+) -> None:
+    with descriptors_for(clients=12):
+        await box.serve(await box.endpoint(), listener=way)
+        while await is_served(box):
+            assert len(box.clients) < 600
+        assert refused(box, "descriptors") == 1
+        for wire in box.clients[:3]:
+            assert (await wire.request("/")).status == 200
+        for wire in (*box.clients[:3], box.clients[-1]):
+            wire.close()
+        await until(lambda: not listener_of(box).turned_away, "the last one has gone")
+        await until(lambda: listener_of(box).open == len(box.clients) - 4, "so have three others")
+        assert await is_served(box)
 
 
 async def test_only_some_hear_why_they_are_turned_away(

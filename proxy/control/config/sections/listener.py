@@ -112,7 +112,7 @@ class ListenerLimits(Section):
     max_connections: Count = Field(
         default=0,
         description="Client connections at once, over all workers. "
-        "0 means as many as descriptors allow.",
+        "0 means as many as three quarters of the descriptors allow.",
     )
     max_connections_per_client: Count = Field(
         default=0,
