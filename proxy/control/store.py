@@ -191,18 +191,24 @@ class Store:
     def _open(self) -> Stored:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            self._check_length()
             return self._connect()
         except _DamagedError as damage:
             self._close()
             aside = self._set_aside()
             self.problem = (
-                f"the state store was damaged ({damage}) and set aside as {aside}; "
+                f"the state store was damaged ({_in_one_line(damage)}) and set aside as {aside}; "
                 "started from the configuration file alone"
             )
             return self._connect()
         except BaseException:
             self._close()
             raise
+
+    def _check_length(self) -> None:
+        """A store of ours has a header from its first moment on; sqlite takes an empty file for new."""
+        if self.path.is_file() and not self.path.stat().st_size:
+            raise _DamagedError("the file is empty")
 
     def _connect(self) -> Stored:
         # Made by us first, so that nobody else can read it, not even for a moment.
@@ -264,6 +270,11 @@ class Store:
             if part.exists():
                 part.rename(self.path.with_name(aside + suffix))
         return aside
+
+
+def _in_one_line(damage: _DamagedError) -> str:
+    """What sqlite found may be a report of several lines; a sentence and a table want one."""
+    return " ".join(str(damage).split())
 
 
 _NOT_DAMAGE = frozenset(

@@ -202,6 +202,25 @@ async def test_a_store_that_is_no_database_is_set_aside(store: Store) -> None:
     assert "configuration file alone" in problem
 
 
+async def test_a_store_that_was_emptied_is_set_aside_and_not_taken_for_a_new_one(
+    store: Store, shop: ServiceState
+) -> None:
+    await store.open()
+    await store.write(Write(revision=1, states={"shop": shop}, decisions=[record()]))
+    await store.close()
+    assert "the file is empty" in await damage_and_open(store, b"")
+
+
+async def test_what_is_wrong_with_a_store_is_said_in_one_line(store: Store) -> None:
+    await store.open()
+    await store.write(Write(revision=1, decisions=[record("y" * 500)] * 200))
+    await store.close()
+    content = bytearray(store.path.read_bytes())
+    content[4096 : 4096 + 8192] = b"\xff" * 8192
+    problem = await damage_and_open(store, bytes(content))
+    assert "\n" not in problem
+
+
 async def test_a_store_with_holes_is_set_aside(store: Store, shop: ServiceState) -> None:
     await store.open()
     for revision in range(1, 60):
