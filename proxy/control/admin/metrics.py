@@ -500,7 +500,8 @@ class FleetCollector(Collector):
         )
         for name, pid in processes(workers):
             cpu.add_metric((name,), self._cpu.seconds(name, pid))
-            memory.add_metric((name,), resident_bytes(pid))
+            if pid:
+                memory.add_metric((name,), resident_bytes(pid))
         yield from (cpu, memory)
 
 

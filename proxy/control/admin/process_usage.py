@@ -17,11 +17,10 @@ _UTIME, _STIME, _RSS = 11, 12, 21
 
 
 def processes(workers: Sequence[WorkerState]) -> Iterator[tuple[str, int]]:
-    """Return the names and pids of this process and of the workers that are up."""
+    """Return the names of this process and of the workers, with the pid of those that are up, or 0."""
     yield "supervisor", os.getpid()
     for worker in workers:
-        if worker.up:
-            yield f"worker-{worker.slot}", worker.pid
+        yield f"worker-{worker.slot}", worker.pid if worker.up else 0
 
 
 def resident_bytes(pid: int) -> int:
@@ -62,7 +61,10 @@ class CpuLedger:
         self._accounts: dict[str, _Account] = {}
 
     def seconds(self, name: str, pid: int) -> float:
+        """Return the sum under a name; `pid` is 0 while no process has it."""
         account = self._accounts.setdefault(name, _Account())
+        if not pid:
+            return account.earlier_s + account.last_s
         if account.pid != pid:
             account.earlier_s += account.last_s
             account.pid, account.last_s = pid, 0.0
