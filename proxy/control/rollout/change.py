@@ -60,9 +60,19 @@ def check_start(state: ServiceState, to: str, author: Author, *, force: bool) ->
     if to == state.in_charge:
         raise Refused(f"{to} is the active pool of {state.name} already")
     if not state.usable(to):
-        raise Refused(f"{to} has no endpoint that could take traffic (turnout deploy fills it)")
+        raise Refused(_cannot_take(state, to))
     if not force:
         check_lockout(state, to, author.at)
+
+
+def _cannot_take(state: ServiceState, to: str) -> str:
+    drained = state.filling(to).addresses()
+    if not drained:
+        return f"{to} has no endpoint that could take traffic (turnout deploy fills it)"
+    return (
+        f"{to} has no endpoint that could take traffic: {', '.join(drained)} drained by hand "
+        f"(turnout drain {state.name}/{to}/{drained[0]} --undo)"
+    )
 
 
 def check_lockout(state: ServiceState, to: str, now: float) -> None:

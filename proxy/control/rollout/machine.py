@@ -210,7 +210,10 @@ def advance(rollout: Rollout, event: Event) -> Outcome:
 
 def _taken(phase: Phase) -> str:
     verbs = (Kind.PAUSE, Kind.RESUME, Kind.PROMOTE, Kind.ABORT, Kind.ROLL_BACK, Kind.UNLOCK)
-    return ", ".join(kind.value for kind in verbs if (phase, kind) in TABLE) or "a new start"
+    taken = [kind.value for kind in verbs if (phase, kind) in TABLE]
+    if phase in {Phase.STEADY, Phase.ROLLED_BACK, Phase.PROMOTED}:
+        taken.append("a new start")
+    return ", ".join(taken)
 
 
 # ---- moves ----

@@ -54,6 +54,16 @@ def turned_back(baking: ServiceState) -> ServiceState:
 # ---- the start ----
 
 
+def test_a_pool_drained_by_hand_is_not_called_empty(shop: ServiceState) -> None:
+    drained: dict[str, Any] = dict.fromkeys(shop.filling("green").addresses())
+    by_hand = replace(shop, endpoint_drains={"green": drained})
+    with pytest.raises(Refused) as refused:
+        change.begin(by_hand, "green", PLAN, ANN)
+    first = next(iter(drained))
+    assert f"turnout drain shop/green/{first} --undo" in str(refused.value)
+    assert "turnout deploy fills it" not in str(refused.value)
+
+
 def test_a_start_gives_the_rollout_a_number_and_the_candidate_nothing(
     warming: ServiceState,
 ) -> None:

@@ -55,7 +55,7 @@ def test_a_pair_that_is_in_the_table_leads_where_it_says(
 
 def test_a_refusal_says_what_it_would_take(rig: Any) -> None:
     rig.into(Phase.ROLLED_BACK)
-    with pytest.raises(Refused, match=r"it takes unlock"):
+    with pytest.raises(Refused, match=r"it takes unlock, a new start"):
         rig(Kind.PAUSE)
     rig.rollout = replace(rig.rollout, phase=Phase.STEADY)
     with pytest.raises(Refused, match=r"it takes a new start"):
