@@ -287,12 +287,14 @@ def _sticky(path: Path, sticky: Mapping[str, Any]) -> Iterator[Finding]:
             path=(*path, "on_zero"),
             what=f'"finish" needs a cookie, since by: {by} does not remember a client\'s pool',
             expected="by: cookie, or on_zero: move",
+            since=(*path, "by"),
         )
     if by == "none" and _parsed(values.boolean, sticky.get("endpoint")):
         yield Finding(
             path=(*path, "endpoint"),
             what="has no effect while clients are not sticky",
             expected="by: cookie, header:NAME or client_ip",
+            since=(*path, "by"),
         )
 
 
@@ -321,6 +323,7 @@ def _health(path: Path, health: Mapping[str, Any]) -> Iterator[Finding]:
                     what="has no effect, since type: tcp only opens a connection",
                     expected="type: http or https",
                     at_key=True,
+                    since=(*path, "type"),
                 )
     if (
         interval := _parsed(values.duration, health.get("interval"))
@@ -336,6 +339,7 @@ def _health(path: Path, health: Mapping[str, Any]) -> Iterator[Finding]:
             what=f"has no effect without a certificate, which type: {kind} has not",
             expected="type: https",
             at_key=True,
+            since=(*path, "type"),
         )
     yield from _check_headers((*path, "headers"), _mapping(health, "headers"))
 

@@ -93,8 +93,17 @@ def _validate(document: Document) -> tuple[Config | None, list[Finding]]:
         config = Config.model_validate(document.value)
     except ValidationError as error:
         found += explain.findings(error)
-    found += check(document.value)
+    found += (item for item in check(document.value) if not _is_overruled(document, item))
     return config, [*document.findings, *_news(document, found)]
+
+
+def _is_overruled(document: Document, finding: Finding) -> bool:
+    """A service's own choice leaves what stands in `defaults` without effect: that is no fault."""
+    chosen = document.places.get(finding.since) if finding.since else None
+    idle = document.places.get(finding.path)
+    if chosen is None or idle is None:
+        return False
+    return idle.path[:1] == ("defaults",) and chosen.path[:1] != ("defaults",)
 
 
 def _no_mapping(value: Any) -> Finding:

@@ -44,6 +44,8 @@ class Finding:
     """The key itself is wrong, not the value behind it."""
     place: tuple[int, int] | None = None
     """Line and column where the path alone does not lead there."""
+    since: Path | None = None
+    """The key because of which this one has no effect; no fault of one inherited from `defaults`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,20 @@ Share = Annotated[
     PlainSerializer(values.share_text, when_used="json"),
     _text(values.SHARE),
 ]
+PositiveShare = Annotated[
+    int,
+    Kind("a share"),
+    BeforeValidator(values.positive_share),
+    PlainSerializer(values.share_text, when_used="json"),
+    _text(values.SHARE),
+]
+PartShare = Annotated[
+    int,
+    Kind("a share"),
+    BeforeValidator(values.part_share),
+    PlainSerializer(values.share_text, when_used="json"),
+    _text(values.SHARE),
+]
 ShareOrOff = Annotated[
     int | None,
     Kind("a share, or `off`"),

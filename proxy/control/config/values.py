@@ -79,6 +79,10 @@ def on_or_off(value: Any) -> bool:
     return choice(value, ("on", "off")) == "on"
 
 
+def on_or_off_text(is_on: bool) -> str:  # noqa: FBT001 - pydantic gives the value alone
+    return "on" if is_on else "off"
+
+
 def integer(value: Any, *, least: int, most: int) -> int:
     number = _expanded_integer(value)
     expected = f"a whole number from {least} to {most}"
@@ -190,11 +194,33 @@ def share(value: Any) -> int:
     expected = "a share from 0% to 100%, such as 10%"
     match = re.fullmatch(SHARE, value) if isinstance(value, str) else None
     if match is None:
-        number = _decimal(value)
-        raise Wrong(f"is {kind_of(value)}", expected, f"{number}%" if number is not None else "")
+        raise Wrong(f"is {kind_of(value)}", expected, _share_meant(_decimal(value)))
     hundredths = int(Decimal(match[0][:-1]) * 100)
     if hundredths > 100 * 100:
         raise Wrong(f"is {kind_of(value)}", expected)
+    return hundredths
+
+
+def _share_meant(number: Decimal | None) -> str:
+    """What a number without its sign was probably meant to be: 10 is `10%`, and so is 0.1."""
+    if number is None or not 0 <= number <= 100:
+        return ""
+    return f"{(number * 100 if number < 1 else number).normalize():f}%"
+
+
+def positive_share(value: Any) -> int:
+    """A share above 0%."""
+    hundredths = share(value)
+    if not hundredths:
+        raise Wrong(f"is {kind_of(value)}", "a share above 0%")
+    return hundredths
+
+
+def part_share(value: Any) -> int:
+    """A share that leaves something: below 100%."""
+    hundredths = share(value)
+    if hundredths == 100 * 100:
+        raise Wrong(f"is {kind_of(value)}, which leaves nothing", "a share below 100%")
     return hundredths
 
 

@@ -204,6 +204,39 @@ def test_what_is_wrong_in_the_defaults_is_reported_once_and_there(problems: Prob
     ]
 
 
+IDLE = (
+    '  other: {routes: [{path: /o}], pools: {a: {endpoints: ["127.0.0.1:1"]}}, active: a}\n'
+    "defaults:\n"
+    "  health: {path: /up, headers: {X-Probe: turnout}}\n"
+    "  sticky: {by: cookie, on_zero: finish, endpoint: true}\n"
+)
+
+
+def test_a_service_may_choose_what_leaves_a_default_without_effect(
+    load: Load, minimal: str
+) -> None:
+    own = "    health: {type: tcp}\n    sticky: {by: none}\n"
+    services = load(minimal + own + IDLE).services
+    assert [each.sticky.by for each in services.values()] == ["none", "cookie"]
+
+
+def test_what_has_no_effect_is_refused_where_both_stand_together(problems: Problems) -> None:
+    own = "    health: {type: tcp, path: /own}\n    sticky: {by: none, endpoint: true}\n"
+    both = IDLE.replace("path: /up", "type: tcp, path: /up").replace("by: cookie, ", "")
+    found = [problem.split(" (")[0] for problem in problems(service=own, top=both)]
+    assert found == [
+        "t.yaml:10:25: services.shop.health.path: has no effect, since type: tcp only opens a connection",
+        "t.yaml:11:34: services.shop.sticky.endpoint: has no effect while clients are not sticky",
+        "t.yaml:14:23: defaults.health.path: has no effect, since type: tcp only opens a connection",
+        "t.yaml:14:34: defaults.health.headers: has no effect, since type: tcp only opens a connection",
+        (
+            't.yaml:15:21: defaults.sticky.on_zero: "finish" needs a cookie, since by: none does not '
+            "remember a client's pool"
+        ),
+        "t.yaml:15:39: defaults.sticky.endpoint: has no effect while clients are not sticky",
+    ]
+
+
 @pytest.mark.parametrize("defaults", ["[]", "null", "5", "{timeouts: 5}", "{timeouts: [a, b]}"])
 def test_defaults_of_another_shape_are_refused(problems: Problems, defaults: str) -> None:
     assert problems(top=f"defaults: {defaults}\n")

@@ -12,6 +12,7 @@ from proxy.control.config.explain import fields_of, section_of
 from proxy.control.config.schema import Config, json_schema
 from proxy.control.config.sections.section import Section
 
+Problems = Callable[..., list[str]]
 Load = Callable[..., Config]
 
 
@@ -207,3 +208,23 @@ def test_headers_of_checks_are_shown_to_nobody(load: Load) -> None:
     health = config.view()["services"]["shop"]["health"]
     assert health["headers"] == {"Authorization": "***"}
     assert health["statuses"] == "200,301-302"
+
+
+@pytest.mark.parametrize("knob", ["false_alarm", "hard_rate"])
+def test_a_knob_of_the_judge_that_it_divides_by_or_always_reaches_is_not_zero(
+    problems: Problems, knob: str
+) -> None:
+    (problem,) = problems(service=f"    guard: {{{knob}: 0%}}\n")
+    assert problem.endswith(f'services.shop.guard.{knob}: is "0%" (expected a share above 0%)')
+
+
+def test_a_holdback_leaves_something_to_the_last_step(problems: Problems) -> None:
+    (problem,) = problems(service="    rollout: {holdback: 100%}\n")
+    assert "services.shop.rollout.holdback: is" in problem
+    assert "leaves nothing" in problem
+
+
+@pytest.mark.parametrize("written", ["on", "off"])
+def test_what_is_on_or_off_is_shown_as_it_is_written(load: Load, written: str) -> None:
+    view = load(service=f"    guard: {{latency: {written}}}\n").view()
+    assert view["services"]["shop"]["guard"]["latency"] == written

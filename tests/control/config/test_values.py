@@ -238,9 +238,28 @@ def test_what_is_no_share_is_refused(written: Any) -> None:
         values.share(written)
 
 
-def test_a_share_without_its_sign_is_understood() -> None:
-    with pytest.raises(Wrong, match=r"did you mean 10%"):
-        values.share(10)
+@pytest.mark.parametrize(
+    ("written", "meant"), [(10, "10%"), (1, "1%"), (0.1, "10%"), (0.015, "1.5%"), (100, "100%")]
+)
+def test_a_share_without_its_sign_is_understood(written: float, meant: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.share(written)
+    assert caught.value.suggestion == meant
+
+
+@pytest.mark.parametrize("written", [150, -1, 100.5])
+def test_a_number_that_could_be_no_share_suggests_none(written: float) -> None:
+    with pytest.raises(Wrong) as caught:
+        values.share(written)
+    assert not caught.value.suggestion
+
+
+def test_a_chance_of_nothing_and_a_part_that_is_all_are_refused() -> None:
+    assert (values.positive_share("0.01%"), values.part_share("99.99%")) == (1, 9_999)
+    with pytest.raises(Wrong, match="above 0%"):
+        values.positive_share("0%")
+    with pytest.raises(Wrong, match="leaves nothing"):
+        values.part_share("100%")
 
 
 def test_what_can_be_turned_off_is_none_then() -> None:

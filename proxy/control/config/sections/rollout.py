@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from proxy.control.config import values
 from proxy.control.config.scalars import (
@@ -12,8 +12,10 @@ from proxy.control.config.scalars import (
     Duration,
     HookUrl,
     Kind,
+    PartShare,
     Percent,
     PositiveDuration,
+    PositiveShare,
     Share,
     Switch,
     choice,
@@ -81,7 +83,7 @@ class RolloutConfig(Section):
     on_starved: Annotated[OnStarved, choice("wait", "promote", "roll_back")] = Field(
         default="wait", description="What becomes of a starved step; `wait` asks a person."
     )
-    holdback: Share = Field(
+    holdback: PartShare = Field(
         default=100,
         description="Part of the clients that stays with the old pool while the last step "
         "bakes, to compare with.",
@@ -108,7 +110,7 @@ class GuardConfig(Section):
         description="`enforce` turns back, `observe` only records that it would have, `off` "
         "does not judge.",
     )
-    false_alarm: Share = Field(
+    false_alarm: PositiveShare = Field(
         default=100,
         description="The chance of turning a healthy release back, over one whole rollout.",
     )
@@ -121,7 +123,11 @@ class GuardConfig(Section):
         default=5, description="And by how much on top of that, of all requests."
     )
     latency: Annotated[
-        bool, Kind("`on` or `off`"), BeforeValidator(values.on_or_off), WithJsonSchema(ON_OFF)
+        bool,
+        Kind("`on` or `off`"),
+        BeforeValidator(values.on_or_off),
+        PlainSerializer(values.on_or_off_text, when_used="json"),
+        WithJsonSchema(ON_OFF),
     ] = Field(default=True, description="Whether latency is compared.")
     latency_tolerance: Share = Field(
         default=2_000, description="How much slower the candidate may be."
@@ -129,7 +135,7 @@ class GuardConfig(Section):
     latency_floor: Duration = Field(
         default=0.005, description="And slower than that by this much at least."
     )
-    hard_rate: Share = Field(
+    hard_rate: PositiveShare = Field(
         default=3_000,
         description="The share of errors at which it turns back at once, if the active pool is "
         "clearly better.",
