@@ -19,7 +19,7 @@ from proxy.control.config.problem import ConfigInvalid
 from proxy.control.controller import Controller
 from proxy.control.ledger import BindProblems
 from proxy.control.refusal import Refusal
-from proxy.process import events
+from proxy.process import events, tenancy
 from proxy.process.cores import usable_cores
 from proxy.process.loop import run
 from proxy.process.notify import notify
@@ -104,6 +104,7 @@ class _Supervisor:
     async def _start(self) -> int:
         """State and configuration first, then traffic, then the operator's door."""
         try:
+            tenancy.take(self._config.state)  # kept by its descriptor, as long as we live
             await self._workforce.start()
             await self._controller.start()
             _, reasons = self._controller.ready()

@@ -171,6 +171,24 @@ def test_a_port_in_use_is_told_in_a_sentence_and_exits_1(proxy: Proxy, which: st
     assert b"Traceback" not in errors
 
 
+def test_a_second_proxy_on_the_same_state_is_refused_and_the_first_goes_on(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    proxy.start()
+    assert proxy.told() == b"READY=1"
+    second = dict(proxy.config)
+    second["listeners"] = [{"bind": f"127.0.0.1:{free_port()}"}]
+    second["admin"] = {"bind": f"127.0.0.1:{free_port()}"}
+    path = tmp_path / "second.yaml"
+    path.write_text(json.dumps(second))
+    run = [sys.executable, "-m", "proxy.cli.main", "run", str(path)]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert f"the state directory {proxy.config['state']} belongs to another" in ended.stderr
+    assert proxy.popen
+    assert proxy.popen.poll() is None
+
+
 def test_a_configuration_that_is_wrong_exits_2_with_file_line_and_column(proxy: Proxy) -> None:
     popen = proxy.start("listeners: []\nservicess: {}\n")
     _, errors = popen.communicate(timeout=20)
