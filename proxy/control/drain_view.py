@@ -123,11 +123,15 @@ def _remaining(
     state: ServiceState, subject: Subject, gauges: Gauges, seen: list[InFlight]
 ) -> tuple[int, ...]:
     """In flight by class; of an endpoint only the sum is counted, so `seen` tells the classes."""
+    in_pool = gauges.pool(state.name, subject.pool)
     if subject.endpoint is None:
-        return gauges.pool(state.name, subject.pool)
+        return in_pool
     total = gauges.endpoint(state.name, subject.pool, subject.endpoint)
     by_class = [sum(each.kind == name for each in seen) for name in CLASSES]
-    # Some may have begun or ended since they were listed: most likely requests.
+    # Some may have begun or ended since they were listed, or nobody listed them: most likely
+    # they are requests, but no more of a class than the whole pool has.
+    for place, most in enumerate(in_pool):
+        by_class[place] += max(0, min(total - sum(by_class), most - by_class[place]))
     by_class[0] = max(0, by_class[0] + total - sum(by_class))
     return tuple(by_class)
 

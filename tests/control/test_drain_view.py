@@ -103,6 +103,23 @@ def test_an_endpoints_classes_are_told_by_its_items(
     assert unknown["remaining"] == {"request": 1, "stream": 0, "tunnel": 0}
 
 
+class OneTunnel(Three):
+    """The pool has a tunnel, and nothing else."""
+
+    def pool(self, service: str, pool: str) -> tuple[int, int, int]:
+        assert (service, bool(pool)) == ("shop", True)
+        return (0, 0, 1)
+
+
+def test_an_endpoints_stream_is_no_request_though_nobody_asked_the_workers(
+    shop: ServiceState, ann: Author, rules: DrainRules
+) -> None:
+    state = drains.drain(shop, "blue", NINE_ONE, rules, ann).state
+    view = main_drain_view(state, rules, OneTunnel(), 1010.0)
+    assert view is not None
+    assert view["remaining"] == {"request": 0, "stream": 0, "tunnel": 1}
+
+
 def test_only_so_many_items_are_shown(shop: ServiceState, ann: Author, rules: DrainRules) -> None:
     state = switched(shop, ann, rules)
     items = [item()] * (MOST_SHOWN + 5)
