@@ -93,8 +93,12 @@ def default_address(config: str | None) -> AdminAddress:
     except (OSError, UnicodeDecodeError) as error:
         if config is None:
             return address_of_bind(DEFAULT_BIND)
-        raise CommandError(ExitCode.USAGE, f"cannot read {path}: {error}") from error
+        raise CommandError(ExitCode.USAGE, f"cannot read {path}: {_reason(error)}") from error
     return address_of_bind(_bind_of(text, path))
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _bind_of(text: str, path: Path) -> str:

@@ -18,8 +18,9 @@ EVERYTHING = 100
 
 EPILOG = """\b
 Exit codes: 0 the new release has everything and the old pool is empty,
-1 refused, 2 usage, 3 not ready (nothing has changed), 4 rolled back or aborted,
-5 timed out while waiting (the rollout goes on), 6 proxy not reachable."""
+1 refused, 2 usage, 3 not ready (nothing has changed),
+4 rolled back or aborted, 5 timed out while waiting (the rollout goes on),
+6 proxy not reachable."""
 
 
 @click.command(epilog=EPILOG)

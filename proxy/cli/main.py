@@ -46,7 +46,8 @@ VERBS = {
 
 EPILOG = """\b
 Exit codes: 0 done, 1 refused or failed, 2 usage or configuration,
-3 not ready, 4 rolled back, 5 timed out while waiting (the work goes on), 6 proxy not reachable."""
+3 not ready, 4 rolled back, 5 timed out while waiting (the work goes on),
+6 proxy not reachable."""
 
 
 class VerbGroup(click.Group):

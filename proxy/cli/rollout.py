@@ -88,7 +88,7 @@ def resume(session: Session, service: str, reason: str) -> int:
 @_reason
 @with_session
 def promote(session: Session, service: str, reason: str) -> int:
-    """Give the candidate everything now; skips the steps, not the judge."""
+    """Give the candidate everything now. It skips the steps, not the judge."""
     return _move(session, service, "promote", reason)
 
 
@@ -98,7 +98,7 @@ def promote(session: Session, service: str, reason: str) -> int:
 @click.option("--force", is_flag=True, help="Also when the old pool has nothing available.")
 @with_session
 def abort(session: Session, service: str, reason: str, *, force: bool) -> int:
-    """End it with everything on the old pool; the release may start again."""
+    """End it with everything on the old pool. The release may start again."""
     return _move(session, service, "abort", reason, {"force": True} if force else None)
 
 
@@ -107,7 +107,7 @@ def abort(session: Session, service: str, reason: str, *, force: bool) -> int:
 @_reason
 @with_session
 def rejudge(session: Session, service: str, reason: str) -> int:
-    """Forget the evidence so far and judge anew, with the present settings of `guard`."""
+    """Forget the evidence so far and judge anew. The settings of `guard` are the present ones."""
     return _move(session, service, "rejudge", reason)
 
 

@@ -143,7 +143,7 @@ def _shares_in_words(shares: Shares) -> str:
 
 
 def _filling_in_short(filling: Filling) -> str:
-    return f"{_listing(filling.addresses())}, release {filling.release}"
+    return f"{_listing(filling.addresses())}, {f'release {filling.release}' if filling.release else 'no release'}"
 
 
 def _listing(addresses: Iterable[str]) -> str:

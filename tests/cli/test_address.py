@@ -130,3 +130,10 @@ def test_an_invalid_file_that_does_not_tell_asks_for_the_address(tmp_path: Path)
     with pytest.raises(CommandError, match="--admin") as caught:
         default_address("c.yaml")
     assert caught.value.code == ExitCode.USAGE
+
+
+def test_a_configuration_that_is_not_there_is_told_of_once(tmp_path: Path) -> None:
+    missing = tmp_path / "turnout.yaml"
+    with pytest.raises(CommandError) as caught:
+        default_address(str(missing))
+    assert caught.value.sentence == f"cannot read {missing}: No such file or directory"

@@ -82,6 +82,16 @@ def test_an_unknown_verb_names_the_nearest_one(turnout: Turnout) -> None:
     assert ran.err.startswith("turnout: there is no verb 'swich'; did you mean 'switch'?\n")
 
 
+@pytest.mark.parametrize("verb", [(), ("rollout",), ("deploy",)])
+def test_help_fits_into_80_columns_and_cuts_no_sentence_off(
+    turnout: Turnout, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = turnout(*verb, "--help").out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if line.endswith("...") and "ARGS" not in line] == []
+
+
 def test_no_verb_at_all_shows_the_help_and_is_a_usage_error(turnout: Turnout) -> None:
     ran = turnout()
     assert ran.code == 2

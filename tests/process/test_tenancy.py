@@ -23,7 +23,9 @@ def test_a_directory_has_one_tenant_until_it_is_given_up(tmp_path: Path) -> None
 
 
 def test_a_killed_tenant_leaves_nothing_behind(tmp_path: Path) -> None:
-    code = "import sys; from proxy.process import tenancy; tenancy.take(sys.argv[1]); print(); input()"
+    code = (
+        "import sys; from proxy.process import tenancy; tenancy.take(sys.argv[1]); print(); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as tenant:
