@@ -349,7 +349,7 @@ class Exchange:
             wanted, switched = self.head.upgrade, head.upgrade
             if wanted is not None and switched is not None and agrees(switched, wanted):
                 self.switch = head  # else `upgraded` finds none
-        elif not self.head.version_1_0 and (head.status != 100 or self.head.expect):
+        elif not self.head.version_1_0:
             self._reply.append(encode.interim_head(head))
             if self.trail is None:
                 self.trail = Trail()

@@ -440,9 +440,10 @@ class ResponseParser:
 
 
 def _parser_for(told: ResponseParser) -> Any:
-    """A new llhttp, which lets blanks follow a chunk's size: old servers pad it so."""
+    """A new llhttp, which lets blanks follow a chunk's size (old servers pad it so), and an answer
+    claim a later HTTP/1 than 1.1: it is to be read as one of ours (RFC 9110 section 2.5)."""
     parser = httptools.HttpResponseParser(told)
-    parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True, lenient_version=True)
     return parser
 
 
@@ -453,6 +454,6 @@ def _remove_named(head: ResponseHead, named: set[bytes]) -> None:
 
 
 def _is_1_0(version: str) -> bool:
-    if version not in ("1.1", "1.0"):
+    if version[:2] != "1.":
         raise Malformed("the answer's version of HTTP is neither 1.1 nor 1.0")
     return version == "1.0"

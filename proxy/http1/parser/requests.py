@@ -112,7 +112,7 @@ class RequestParser:
         self._max_header = max_header
         self._max_headers = max_headers
         # per connection
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser = _parser_for(self)
         self._piece = b""  # being fed to llhttp
         self._is_last = False  # the client said that no request follows
         self._known: RequestHead | None = None  # one without anything special, read before
@@ -269,7 +269,7 @@ class RequestParser:
             raise self._too_large(text)
         if not text.endswith(HEAD_END):
             return False
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = _parser_for(self)
         self._reset()
         self._partial = b""
         self._is_foreign = False
@@ -324,7 +324,7 @@ class RequestParser:
         self._parser = _Asleep(self)
 
     def wake(self, data: bytes) -> None:
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = _parser_for(self)
         self._parser.feed_data(data)
 
     def _end_of_piece(self, data: bytes, position: int) -> int:
@@ -442,17 +442,20 @@ class RequestParser:
             self.is_held = True
         if chunks.is_whole:
             self._chunks = None
-            self._parser = httptools.HttpRequestParser(self)  # the old one waits for chunks
+            self._parser = _parser_for(self)  # the old one waits for chunks
             self._between = True
             self._end(checked_trailers(chunks.trailers))
         return position
 
     @staticmethod
     def _check_old(text: bytes, head: RequestHead) -> None:
-        # llhttp takes RTSP/1.1, ICE/1.0 and HTTP/0.9, too, and several spaces for one.
-        if not text.startswith(b"%b %b HTTP/1.0\r\n" % (head.method, head.target)):
+        # llhttp takes RTSP/1.1, ICE/1.0 and HTTP/2.0, too, and several spaces for one.
+        before = b"%b %b HTTP/1." % (head.method, head.target)
+        minor = text[len(before) : len(before) + 3] if text.startswith(before) else b""
+        if minor == b"0\r\n":
+            head.version_1_0 = True
+        elif not (minor[:1].isdigit() and minor[1:] == CRLF):
             raise Malformed("only the versions 1.1 and 1.0 of HTTP are spoken here")
-        head.version_1_0 = True
 
     def _other_method(self, method: bytes) -> bytes:
         foreign, self._foreign = self._foreign, None
@@ -528,7 +531,7 @@ class RequestParser:
             self._between = False
             if not head.chunked:
                 framing = b"Content-Length: %d" % head.length
-                self._parser = httptools.HttpRequestParser(_BodyOnly(self))
+                self._parser = _parser_for(_BodyOnly(self))
                 self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + HEAD_END)
             return False
         self._end()
@@ -536,7 +539,7 @@ class RequestParser:
 
     def body_read(self) -> None:
         """The body of a request that asked for an upgrade in vain is whole."""
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = _parser_for(self)
         self.on_message_complete()
 
     def _pass_body(self, data: bytes) -> bytes:
@@ -552,7 +555,7 @@ class RequestParser:
             self._sink.request_body(data)
             return b""
         body, rest = (data, b"") if size == self._remaining else split_at(data, self._remaining)
-        self._parser = httptools.HttpRequestParser(self)  # the old one still waits for the body
+        self._parser = _parser_for(self)  # the old one still waits for the body
         self._between = True
         self._sink.request_body(body)
         self._end()
@@ -562,6 +565,14 @@ class RequestParser:
     def is_between(self) -> bool:
         """Nothing of a next request has been read."""
         return self._between
+
+
+def _parser_for(told: object) -> Any:
+    """A new llhttp. It is to let pass what claims a later HTTP/1 than 1.1: whoever says so is
+    to be answered in ours (RFC 9110 section 2.5). Other versions are refused with the head."""
+    parser = httptools.HttpRequestParser(told)
+    parser.set_dangerous_leniencies(lenient_version=True)
+    return parser
 
 
 class _Asleep:
