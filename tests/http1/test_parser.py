@@ -137,6 +137,29 @@ def test_one_parser_reads_many_answers_by_pass_or_not() -> None:
             assert told == events
 
 
+@pytest.mark.parametrize(
+    "trailer", [b"Transfer-Encoding: x", b"Connection: close", b"Upgrade: h2c", b"Sum: 1"]
+)
+def test_a_trailer_says_nothing_about_the_next_answer(trailer: bytes) -> None:
+    told: list[object] = []
+
+    class Sink:
+        def response_interim(self, head: object) -> None: ...
+        def response_head(self, head: object) -> None: ...
+        def response_body(self, data: bytes) -> None:
+            told.append(data)
+
+        def response_end(self, trailers: object) -> None: ...
+
+    parser, sink = ResponseParser(), Sink()
+    chunked = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    for _ in range(3):
+        told.clear()
+        parser.expect(sink, is_head=False)
+        parser.feed(chunked + trailer + b"\r\n\r\n")
+        assert told == [b"hi"]
+
+
 # ---- limits ----
 
 

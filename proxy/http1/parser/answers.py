@@ -311,7 +311,9 @@ class ResponseParser:
             self._length = length_of(value)
             return
         if lower == b"connection" and value in _USUAL_CONNECTION:
-            return  # should_keep_alive() says it
+            # should_keep_alive() says it. As a trailer it means nothing but to llhttp.
+            self._spent = self._spent or value[:1] in (b"c", b"C")
+            return
         self._special = collected(self._special, lower, value)
 
     def on_headers_complete(self) -> None:
@@ -376,6 +378,7 @@ class ResponseParser:
         self._remaining = 0
         if trailers or self._special is not None:
             self._reset()
+            self._spent = True  # llhttp would take a trailer's framing for the next answer's
             self._end(checked_trailers(trailers))
         else:
             self._end(None)
@@ -441,7 +444,8 @@ class ResponseParser:
 
 def _parser_for(told: ResponseParser) -> Any:
     """A new llhttp, which lets blanks follow a chunk's size (old servers pad it so), and an answer
-    claim a later HTTP/1 than 1.1: it is to be read as one of ours (RFC 9110 section 2.5)."""
+    claim a later HTTP/1 than 1.1: it is to be read as one of ours (RFC 9110 section 2.5).
+    """
     parser = httptools.HttpResponseParser(told)
     parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True, lenient_version=True)
     return parser

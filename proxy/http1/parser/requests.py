@@ -569,7 +569,8 @@ class RequestParser:
 
 def _parser_for(told: object) -> Any:
     """A new llhttp. It is to let pass what claims a later HTTP/1 than 1.1: whoever says so is
-    to be answered in ours (RFC 9110 section 2.5). Other versions are refused with the head."""
+    to be answered in ours (RFC 9110 section 2.5). Other versions are refused with the head.
+    """
     parser = httptools.HttpRequestParser(told)
     parser.set_dangerous_leniencies(lenient_version=True)
     return parser
