@@ -129,11 +129,12 @@ def connect_failed(exchange: Exchange, fault: Fault) -> None:
 
 def may_send_again(exchange: Exchange, upstream: Upstream) -> bool:
     """Whether a kept connection has died before the endpoint can have seen the request."""
+    trail = exchange.trail
     return (
         upstream.is_reused
         and not upstream.parser.began
-        and not exchange.body_sent
         and exchange.head.method in IDEMPOTENT
+        and (not exchange.body_sent or (trail is not None and trail.kept is not None))
     )
 
 
@@ -143,6 +144,8 @@ def send_again(exchange: Exchange) -> None:
     if endpoint is None or pool is None or service is None:
         return
     pool.words[pool.slot + stats.P_STALE] += 1
+    if exchange.body_sent:
+        exchange.rewind()
     if endpoint.drain is not None or endpoint.gone or not pool.is_open:
         exchange.leave()
         decide_again(exchange)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from proxy import stats
-from proxy.model import WHOLE, Timeouts
+from proxy.dataplane.trail import KEPT
+from proxy.model import WHOLE, Retries, Timeouts
 from tests.dataplane.box import OK, Box, Peer, until
 from tests.e2e.wire import WireError, request_bytes
 
@@ -80,6 +81,36 @@ async def test_a_request_on_a_kept_connection_that_had_died_is_sent_again_once(
     assert box.of_pool(stats.P_FAILURES) == 0
 
 
+async def test_a_put_on_a_kept_connection_that_had_died_is_sent_again_with_its_body(
+    box: Box,
+) -> None:
+    script = Mortal()
+    endpoint = await box.endpoint(script)
+    await box.serve(endpoint)
+    wire = await box.client()
+    await wire.request("/first")
+    answer = await wire.request("/second", method="PUT", body=b"whole")
+    assert answer.status == 200
+    assert endpoint.connections == 2
+    assert script.requests[-1].startswith(b"PUT /second ")
+    assert script.requests[-1].endswith(b"\r\n\r\nwhole")
+    assert box.of_pool(stats.P_STALE) == 1
+    assert box.of_pool(stats.P_FAILURES) == 0
+    assert box.of_service(stats.S_RETRIES) == 0
+    assert (await wire.request("/third")).status == 200
+
+
+async def test_a_put_too_long_to_be_kept_is_not_sent_again(box: Box) -> None:
+    script = Mortal()
+    endpoint = await box.endpoint(script)
+    await box.serve(endpoint)
+    wire = await box.client()
+    await wire.request("/first")
+    answer = await wire.request("/second", method="PUT", body=b"x" * (KEPT + 1))
+    assert answer.status == 502
+    assert endpoint.connections == 1
+
+
 async def test_a_post_on_a_kept_connection_that_had_died_is_never_sent_again(box: Box) -> None:
     script = Mortal()
     endpoint = await box.endpoint(script)
@@ -94,10 +125,10 @@ async def test_a_post_on_a_kept_connection_that_had_died_is_never_sent_again(box
     assert box.failures("reset") == 1
 
 
-async def test_a_put_whose_body_was_sent_is_not_sent_again(box: Box) -> None:
+async def test_a_put_is_not_sent_again_where_retries_are_off(box: Box) -> None:
     script = Mortal()
     endpoint = await box.endpoint(script)
-    await box.serve(endpoint)
+    await box.serve(endpoint, retry=Retries(attempts=0))
     wire = await box.client()
     await wire.request("/first")
     answer = await wire.request("/second", method="PUT", body=b"once")
