@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import contenders
 from benchmarks.contenders import Bench, Contender
 from benchmarks.processes import cores
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 MIB = 1024 * 1024
 REQUEST = b"GET /files/body HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

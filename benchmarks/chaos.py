@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.chaos import chaos, proxies
 from tests.chaos.endpoint import Endpoints
 from tests.chaos.report import Report
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 
 def main() -> None:

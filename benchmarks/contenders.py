@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import Process
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 BODY = "x" * 109

@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks import contenders
 from benchmarks.contenders import Bench, Contender
 from benchmarks.processes import cores
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 CONNECTIONS = 64
 COOKIES = 50

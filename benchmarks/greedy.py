@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.stage import Stage, Turnout, free_port
+from tests.e2e.stage import Stage, Turnout
+from tests.ports import free_port
 
 KIB = 1024
 MIB = 1024 * KIB

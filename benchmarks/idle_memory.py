@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import contenders
 from benchmarks.contenders import Bench, Contender
 from benchmarks.processes import cores
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WARM_UP = 100

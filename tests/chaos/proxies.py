@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from benchmarks.processes import Process
 from tests.chaos.endpoint import Endpoints
-from tests.e2e.stage import Turnout, free_port, shop, wait_until
+from tests.e2e.stage import Turnout, shop, wait_until
+from tests.ports import free_port
 
 SHARE = 80
 """Of blue, in percent; the rest is green's."""

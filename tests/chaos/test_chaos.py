@@ -16,7 +16,7 @@ import pytest
 from tests.chaos import chaos, proxies
 from tests.chaos.chaos import Setting
 from tests.chaos.endpoint import Endpoints
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 SECONDS = 60
 

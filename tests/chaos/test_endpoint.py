@@ -10,7 +10,8 @@ import pytest
 
 from tests.chaos.endpoint import Endpoint, Endpoints
 from tests.chaos.fault_proxy import Fault
-from tests.e2e.stage import free_port, wait_until
+from tests.e2e.stage import wait_until
+from tests.ports import free_port
 
 
 @pytest.fixture

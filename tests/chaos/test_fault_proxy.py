@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from tests.chaos.fault_proxy import PASS, Fault, FaultProxy
+from tests.ports import free_port
 
 REQUEST, ANSWER = b"question", b"the whole answer"
 TIMEOUT_S = 10.0
@@ -194,9 +195,7 @@ async def test_a_fault_meets_connections_that_are_open_already(proxy: FaultProxy
 
 
 async def test_a_target_that_is_gone_is_a_reset() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
-        target = nobody.getsockname()
-    proxy = FaultProxy(target)
+    proxy = FaultProxy(("127.0.0.1", free_port()))
     await proxy.listen()
     client = await Client.of(proxy)
     with closing(client), pytest.raises(ConnectionResetError):

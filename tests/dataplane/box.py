@@ -26,8 +26,8 @@ WORDS = 50_000
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 5.0) -> None:
-    """Wait for what will be so soon."""
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for what will be so soon, unless the machine is busy."""
     try:
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - counters set no event
@@ -84,6 +84,8 @@ class Scripted:
         self._play = play
         self._context = context
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
+        """Keeps the port ours while nobody listens: other tests draw theirs all the time."""
         self.peers: list[Peer] = []
         self.problems: list[BaseException] = []
         self._running: set[asyncio.Task[None] | None] = set()
@@ -95,8 +97,12 @@ class Scripted:
             self._server = await asyncio.start_unix_server(self._connected, path, ssl=self._context)
             self.address = host
             return
+        self._place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind((host, port))
+        port = self._place.getsockname()[1]
         self._server = await asyncio.start_server(self._connected, host, port, ssl=self._context)
-        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
+        self.address = f"{host}:{port}"
 
     @property
     def connections(self) -> int:
@@ -118,7 +124,7 @@ class Scripted:
             writer.close()
 
     def refuse(self) -> None:
-        """From now on nobody listens here, and what was open breaks."""
+        """From now on nobody listens here, nor ever will, and what was open breaks."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -127,6 +133,8 @@ class Scripted:
 
     async def end(self) -> None:
         self.refuse()
+        if self._place is not None:
+            self._place.close()
         for task in [task for task in self._running if task is not None]:
             task.cancel()
         await until(lambda: not self._running, "the scripts end")

@@ -14,6 +14,7 @@ from proxy.dataplane.trail import KEPT
 from proxy.model import WHOLE, Retries, Timeouts
 from tests.dataplane.box import OK, Box, Peer, until
 from tests.e2e.wire import WireError, request_bytes
+from tests.ports import free_port
 
 MIB = 1024 * 1024
 
@@ -31,11 +32,9 @@ class Mortal:
         peer.abort()
 
 
-async def refused_address() -> str:
+def refused_address() -> str:
     """An address where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @contextmanager
@@ -156,7 +155,7 @@ async def test_a_new_connection_that_dies_before_its_answer_is_a_502_and_not_rep
 
 async def test_an_endpoint_that_refuses_is_passed_over(box: Box) -> None:
     good = await box.endpoint()
-    dead = await refused_address()
+    dead = refused_address()
     await box.serve(good, dead, balance="round_robin")
     wire = await box.client()
     for _ in range(10):
@@ -167,7 +166,7 @@ async def test_an_endpoint_that_refuses_is_passed_over(box: Box) -> None:
 
 
 async def test_when_every_endpoint_refuses_the_client_gets_one_502(box: Box) -> None:
-    await box.serve(await refused_address(), await refused_address())
+    await box.serve(refused_address(), refused_address())
     wire = await box.client()
     answer = await wire.request("/")
     assert answer.status == 502

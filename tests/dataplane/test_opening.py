@@ -15,6 +15,7 @@ from proxy.clock import ManualClock
 from proxy.dataplane.upstream import AHEAD_S
 from proxy.model import WHOLE, Drain, Timeouts
 from tests.dataplane.box import OK, Box, Peer, Scripted, until
+from tests.ports import free_port
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
@@ -39,10 +40,8 @@ class Town(Box):
 
     async def houses(self, *hosts: str) -> list[Scripted]:
         """An endpoint on the same port of each of these addresses."""
-        first = await self.endpoint(host=hosts[0])
-        self.port_of_app = int(first.address.rpartition(":")[2])
-        rest = [await self.endpoint(host=host, port=self.port_of_app) for host in hosts[1:]]
-        return [first, *rest]
+        self.port_of_app = free_port()
+        return [await self.endpoint(host=host, port=self.port_of_app) for host in hosts]
 
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -263,8 +262,7 @@ async def test_endpoints_that_refuse_or_do_not_answer_hold_warming_up_no_longer_
 ) -> None:
     good, bad = [await town.endpoint(), await town.endpoint()]
     bad.refuse()
-    with socket.create_server(("127.0.0.1", 0)) as spare:
-        port = spare.getsockname()[1]
+    port = free_port()
     with black_hole("127.0.0.1", port):
         await town.serve(good, bad.address, f"127.0.0.1:{port}")
         began = time.monotonic()

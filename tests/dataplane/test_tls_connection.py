@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from tests.authority import Authority
 from tests.dataplane.box import OK, Box, Peer, Play, Scripted, always_ok, until
 from tests.dataplane.masked import Masked
 from tests.e2e.wire import TruncatedError, Wire
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 MIB = 1024 * 1024
@@ -331,8 +331,7 @@ async def test_new_keys_are_agreed_on_and_a_new_handshake_is_not(
     """What it says unasked to a TLS 1.2 endpoint that wants to shake hands over and over is bounded."""
     if is_bounded:
         monkeypatch.setattr(tls_layer, "MOST_UNREAD", -1)
-    with socket.create_server((HOST, 0)) as spare:
-        port = spare.getsockname()[1]
+    port = free_port()
     version, key = ("-tls1_2", b"r\n") if is_bounded else ("-tls1_3", b"K\n")
     endpoint = await OpenSsl.start(port, authority, tmp_path, version)
     try:

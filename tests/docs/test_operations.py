@@ -14,7 +14,8 @@ from proxy.control import store
 from proxy.control.config.schema import Config
 from proxy.dataplane import access_log, faults
 from proxy.errors import Fault
-from tests.e2e.stage import Stage, free_port
+from tests.e2e.stage import Stage
+from tests.ports import free_port
 
 METRIC = re.compile(r"^\| `((?:turnout|process)_[a-z_]+)(?:\{([a-z_,]+)\})?` \|", re.MULTILINE)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.main import VERBS
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 PORTS = ("8080", "9900", "9001", "9101")
 CLOSE = 3

@@ -6,16 +6,16 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ports import free_port
 
 ORIGIN = Path(__file__).parent / "origin.py"
 START_S = 20.0
@@ -23,30 +23,6 @@ MARK = "E2E_STAGE"
 """Environment variable by which a process can be told to be of a stage."""
 
 Config = dict[str, Any]
-
-
-def free_port() -> int:
-    """A port nobody has, below those that outgoing connections are given."""
-    for port in range(_first_port(), 32_000):
-        if port in _given:
-            continue
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-    raise OSError("no free port below 32000")
-
-
-_given: set[int] = set()
-
-
-def _first_port() -> int:
-    """Somewhere else for each process, since test runs may be beside each other."""
-    return 20_000 + os.getpid() * 37 % 11_000
 
 
 def wait_until(

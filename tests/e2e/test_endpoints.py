@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from tests.e2e.load import Load, pools
-from tests.e2e.stage import Stage, free_port
+from tests.e2e.stage import Stage
 from tests.e2e.wire import Wire, WireError
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("balance", ["least_requests", "round_robin", "hash"])

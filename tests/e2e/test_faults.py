@@ -15,8 +15,9 @@ import pytest
 from tests.chaos.endpoint import Endpoint, Endpoints
 from tests.chaos.fault_proxy import Fault
 from tests.e2e.load import Load
-from tests.e2e.stage import Stage, Turnout, free_port
+from tests.e2e.stage import Stage, Turnout
 from tests.e2e.wire import Wire, WireError
+from tests.ports import free_port
 
 REQUESTS = 8
 """With two endpoints in turn half of them meet the one that is tormented."""

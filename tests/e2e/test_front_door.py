@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.e2e.stage import Origin, Stage, Turnout, free_port, shop, wait_until
+from tests.e2e.stage import Origin, Stage, Turnout, shop, wait_until
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 SEEN_WITHIN_S = 3.0
 BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"

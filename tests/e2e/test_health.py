@@ -11,8 +11,9 @@ from contextlib import closing
 from typing import Any
 
 from tests.e2e.load import Load
-from tests.e2e.stage import Stage, Turnout, free_port, wait_until
+from tests.e2e.stage import Stage, Turnout, wait_until
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 INTERVAL_S = 0.2
 HEALTH: dict[str, Any] = {"interval": "200ms", "timeout": "500ms", "rise": 2, "fall": 3}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Stage, Turnout, free_port, wait_until
+from tests.e2e.stage import Stage, Turnout, wait_until
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 HAPROXY = shutil.which("haproxy")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="there is no HAProxy")

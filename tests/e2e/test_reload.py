@@ -12,8 +12,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.e2e.load import Load, pools
-from tests.e2e.stage import Config, Stage, Turnout, free_port, shop, wait_until
+from tests.e2e.stage import Config, Stage, Turnout, shop, wait_until
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 
 def _with_green(config: Config, percent: float) -> Config:

@@ -12,8 +12,9 @@ import pytest
 from tests.chaos.endpoint import Endpoint, Endpoints
 from tests.chaos.fault_proxy import Fault
 from tests.e2e.load import Load
-from tests.e2e.stage import Stage, Turnout, free_port, wait_until
+from tests.e2e.stage import Stage, Turnout, wait_until
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 
 @pytest.fixture

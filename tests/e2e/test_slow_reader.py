@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.e2e.stage import Stage, free_port
+from tests.e2e.stage import Stage
 from tests.e2e.wire import Wire
+from tests.ports import free_port
 
 SIZES = range(150_000, 900_000, 10_000)
 """Around what a socket holds: some answers end just when the client's buffer is full."""

@@ -17,8 +17,9 @@ import pytest
 import trustme
 from websockets.asyncio.client import connect
 
-from tests.e2e.stage import Stage, Turnout, free_port, wait_until
+from tests.e2e.stage import Stage, Turnout, wait_until
 from tests.e2e.wire import Wire, WireError
+from tests.ports import free_port
 
 AUTHORITY = trustme.CA()
 NAME = "shop.example.com"

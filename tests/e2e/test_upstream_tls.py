@@ -18,8 +18,9 @@ import pytest
 
 from tests.authority import Authority
 from tests.e2e.load import Load
-from tests.e2e.stage import Origin, Stage, Turnout, free_port, wait_until
+from tests.e2e.stage import Origin, Stage, Turnout, wait_until
 from tests.e2e.wire import Answer, Wire
+from tests.ports import free_port
 
 NAME = "app.test"
 HEALTH = {"interval": "100ms", "timeout": "1s"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
@@ -15,6 +14,7 @@ from proxy import stats
 from proxy.model import WHOLE, Endpoint, Listener, Pool, Route, Service, Snapshot
 from proxy.process.workforce import Workforce
 from proxy.stats import SlotTable
+from tests.ports import free_port
 
 
 async def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
@@ -48,9 +48,7 @@ class Crew:
         self.force = Workforce(2, self.slots)
         self.pids: set[int] = set()
         self.revision = 0
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
+        self.port = free_port()
         self.endpoint = ""
 
     def snapshot(self) -> Snapshot:

@@ -15,6 +15,7 @@ import pytest
 
 from proxy.model import Listener, Snapshot
 from proxy.process.sockets import SocketTable, _words, open_listener
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -24,12 +25,13 @@ def table() -> Iterator[SocketTable]:
     made.close_all()
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture
+def ipv6() -> None:
+    with socket.socket(socket.AF_INET6) as sock:
+        try:
+            sock.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
 
 
 def snapshot(*binds: str) -> Snapshot:
@@ -105,11 +107,9 @@ def test_every_problem_is_told_at_once(table: SocketTable) -> None:
     assert problems[0] == "cannot listen on 192.0.2.1:80: this machine has no such address"
 
 
+@pytest.mark.usefixtures("ipv6")
 def test_an_address_of_version_6_is_opened_for_version_6_only(table: SocketTable) -> None:
-    try:
-        port = free_port("::1")
-    except OSError:
-        pytest.skip("this machine has no IPv6")
+    port = free_port()
     assert table.open_for(snapshot(f"[::1]:{port}", f"127.0.0.1:{port}")) == []
     assert answers(("::1", port))
     sock = table.of_slot(1)[f"[::1]:{port}"]
@@ -117,11 +117,9 @@ def test_an_address_of_version_6_is_opened_for_version_6_only(table: SocketTable
     assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
+@pytest.mark.usefixtures("ipv6")
 def test_all_addresses_of_both_versions_may_share_a_port(table: SocketTable) -> None:
-    try:
-        port = free_port("::1")
-    except OSError:
-        pytest.skip("this machine has no IPv6")
+    port = free_port()
     assert table.open_for(snapshot(f"[::]:{port}", f"0.0.0.0:{port}")) == []
     assert answers(("::1", port))
     assert answers(("127.0.0.1", port))

@@ -21,6 +21,7 @@ from proxy.control.guard import counts
 from proxy.model import Listener
 from proxy.process import heartbeat
 from proxy.process import workforce as module
+from tests.ports import free_port
 
 Until = Callable[..., Awaitable[None]]
 Crew = Any  # tests.process.conftest.Crew
@@ -203,9 +204,7 @@ async def test_warming_does_not_wait_for_a_frozen_worker(crew: Crew) -> None:
 async def test_sockets_of_a_change_that_was_given_up_are_closed(crew: Crew) -> None:
     await crew.start()
     before = crew.snapshot()
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     more = replace(before, listeners=(*before.listeners, Listener(bind=f"127.0.0.1:{port}")))
     assert crew.force.check_binds(more) == []
     socket.create_connection(("127.0.0.1", port)).close()
