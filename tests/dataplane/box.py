@@ -111,6 +111,9 @@ class Scripted:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
         self.peers.append(peer)
+        if self._server is None:  # it was on its way when we began to refuse
+            peer.abort()
+            return
         task = asyncio.current_task()
         self._running.add(task)
         try:
