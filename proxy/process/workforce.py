@@ -33,6 +33,10 @@ from proxy.tasks import spawn
 
 APPLY_S = 10.0
 """A worker that has not confirmed a snapshot by then is stuck, and is replaced."""
+START_S = 25.0
+"""The same from its start until it has confirmed its first: on a busy machine an interpreter
+takes its time, and one that is killed for that leaves the next one no quicker. Twice this is
+less than a change may take (`control.ledger.APPLY_S`)."""
 ASK_S = 1.0
 """Workers that do not answer a question by then are left out of the answer."""
 WARM_S = 0.5
@@ -268,9 +272,9 @@ class Workforce:
         worker = self._workers[slot]
         if worker is not None and not worker.is_dead and self._snapshot is not None:
             self._send_snapshot(worker, self._snapshot)
-        deadline = time.monotonic() + APPLY_S
+        since = time.monotonic()
         killed: WorkerProcess | None = None
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := self._patient_until(slot, since) - time.monotonic()) > 0:
             worker = self._workers[slot]
             if worker is not None and not worker.is_dead:
                 if worker.revision >= revision:
@@ -281,11 +285,20 @@ class Workforce:
                         await worker.moved.wait()
                 except TimeoutError:
                     killed = self._replace_stuck(worker, killed)
-                    deadline = time.monotonic() + APPLY_S if killed is worker else 0.0
+                    if killed is not worker:
+                        return
+                    since = time.monotonic()
             elif self._failures[slot] > 2:
                 return  # in a crash loop: it serves nothing, and its replacement starts right
             else:
                 await asyncio.sleep(0.02)
+
+    def _patient_until(self, slot: int, since: float) -> float:
+        """Until when the worker of `slot` may take to confirm what it was sent at `since`."""
+        worker = self._workers[slot]
+        if worker is None or worker.is_dead or worker.revision:
+            return since + APPLY_S
+        return max(since + APPLY_S, worker.started + START_S)
 
     @staticmethod
     def _replace_stuck(worker: WorkerProcess, killed: WorkerProcess | None) -> WorkerProcess | None:

@@ -12,12 +12,13 @@ import pytest
 
 from proxy import stats
 from proxy.model import WHOLE, Endpoint, Listener, Pool, Route, Service, Snapshot
+from proxy.process import workforce
 from proxy.process.workforce import Workforce
 from proxy.stats import SlotTable
 from tests.ports import free_port
 
 
-async def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+async def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - processes set no event
@@ -86,7 +87,7 @@ class Crew:
     async def get(self, path: str = "/") -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 writer.write(
                     b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode()
                 )
@@ -107,7 +108,8 @@ class Crew:
 
 
 @pytest.fixture
-async def crew() -> AsyncIterator[Crew]:
+async def crew(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crew]:
+    monkeypatch.setattr(workforce, "ASK_S", 20.0)  # who is left out of an answer has to be stuck
     made = Crew()
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     made.endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"

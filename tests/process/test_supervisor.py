@@ -26,7 +26,7 @@ class Proxy:
         self.port, self.admin = free_port(), free_port()
         self.endpoint = socket.create_server(("127.0.0.1", 0))
         self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.systemd.settimeout(15)
+        self.systemd.settimeout(60)
         self.systemd.bind(str(folder / "notify"))
         self.config: dict[str, Any] = {
             "listeners": [{"bind": f"127.0.0.1:{self.port}"}],
@@ -65,12 +65,12 @@ class Proxy:
 
     def ask(self) -> socket.socket:
         """Send a request that its endpoint has, and does not answer."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         return client
 
     def accept(self) -> socket.socket:
-        self.endpoint.settimeout(10)
+        self.endpoint.settimeout(30)
         peer, _ = self.endpoint.accept()
         got = b""
         while b"\r\n\r\n" not in got:
@@ -81,7 +81,7 @@ class Proxy:
         if self.popen is not None:
             if self.popen.poll() is None:
                 os.killpg(self.popen.pid, signal.SIGKILL)
-            self.popen.communicate(timeout=10)
+            self.popen.communicate(timeout=30)
         self.endpoint.close()
         self.systemd.close()
 
@@ -98,7 +98,7 @@ def test_it_says_when_it_is_ready_and_when_it_stops_and_exits_0(proxy: Proxy) ->
     assert proxy.told() == b"READY=1"
     popen.send_signal(signal.SIGTERM)
     assert proxy.told() == b"STOPPING=1"
-    _, errors = popen.communicate(timeout=15)
+    _, errors = popen.communicate(timeout=60)
     assert popen.returncode == 0
     events = [json.loads(line)["event"] for line in errors.splitlines()]
     assert events[-3:] == ["started", "stopping", "stopped"]
@@ -128,7 +128,7 @@ def test_a_stop_waits_for_what_is_in_flight(
             answer += data
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"ok")
-    assert popen.wait(10) == 0
+    assert popen.wait(60) == 0
 
 
 def test_a_second_signal_ends_it_now(proxy: Proxy) -> None:
@@ -139,8 +139,8 @@ def test_a_second_signal_ends_it_now(proxy: Proxy) -> None:
         assert proxy.told() == b"STOPPING=1"
         began = time.monotonic()
         popen.send_signal(signal.SIGTERM)
-        assert popen.wait(10) == 0
-        assert time.monotonic() - began < 4
+        assert popen.wait(30) == 0
+        assert time.monotonic() - began < 15, "not the twenty seconds that it would wait"
         assert client.recv(100) == b""
 
 
@@ -151,7 +151,7 @@ def test_a_hangup_reads_the_file_again(proxy: Proxy) -> None:
     with proxy.ask(), proxy.accept():
         assert popen.poll() is None
     popen.send_signal(signal.SIGTERM)
-    assert popen.wait(15) == 0
+    assert popen.wait(60) == 0
 
 
 @pytest.mark.parametrize("which", ["listener", "admin"])
@@ -159,7 +159,7 @@ def test_a_port_in_use_is_told_in_a_sentence_and_exits_1(proxy: Proxy, which: st
     port = proxy.port if which == "listener" else proxy.admin
     with socket.create_server(("127.0.0.1", port)):
         popen = proxy.start()
-        _, errors = popen.communicate(timeout=20)
+        _, errors = popen.communicate(timeout=60)
     assert popen.returncode == 1
     assert str(port).encode() in errors
     assert b"in use" in errors
@@ -186,7 +186,7 @@ def test_a_second_proxy_on_the_same_state_is_refused_and_the_first_goes_on(
 
 def test_a_configuration_that_is_wrong_exits_2_with_file_line_and_column(proxy: Proxy) -> None:
     popen = proxy.start("listeners: []\nservicess: {}\n")
-    _, errors = popen.communicate(timeout=20)
+    _, errors = popen.communicate(timeout=60)
     assert popen.returncode == 2
     assert b"turnout.yaml:2:1: servicess" in errors
     assert b"Traceback" not in errors
@@ -196,8 +196,8 @@ def test_workers_go_when_their_supervisor_is_killed(proxy: Proxy) -> None:
     popen = proxy.start()
     assert proxy.told() == b"READY=1"
     popen.kill()
-    popen.wait(5)
-    until = time.monotonic() + 10
+    popen.wait(20)
+    until = time.monotonic() + 20
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", proxy.port)):
