@@ -217,7 +217,6 @@ async def test_an_endpoint_may_be_a_unix_socket(
     box: Box, recorder: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
-    peer = Scripted(recorder)
     address = f"unix:{path}"
     await box.serve(address)
     wire = await box.client()
@@ -225,18 +224,14 @@ async def test_an_endpoint_may_be_a_unix_socket(
     answer = await wire.answer()
     assert answer.status == 502, "nobody is there yet"
     assert str(path) not in answer.body.decode()
-    server = await asyncio.start_unix_server(peer._connected, str(path))
-    try:
-        await box.serve(address)
-        await until(lambda: box.live(address).unreachable_until <= box.plane.clock.now, "again")
-        for _ in range(2):
-            seen = await asked(recorder, wire)
-            assert seen["host"] == "shop.example"
-            assert seen["x-forwarded-for"] == "127.0.0.1"
-        assert peer.connections == 1, "the connection is kept"
-    finally:
-        server.close()
-        await peer.end()
+    endpoint = await box.endpoint(recorder, host=address)
+    await box.serve(address)
+    await until(lambda: box.live(address).unreachable_until <= box.plane.clock.now, "again")
+    for _ in range(2):
+        seen = await asked(recorder, wire)
+        assert seen["host"] == "shop.example"
+        assert seen["x-forwarded-for"] == "127.0.0.1"
+    assert endpoint.connections == 1, "the connection is kept"
 
 
 async def test_an_endpoint_may_have_an_ipv6_address(box: Box, recorder: Recorder) -> None:

@@ -216,7 +216,7 @@ async def test_who_has_waited_too_long_gets_a_503_and_keeps_the_connection(store
     wire = await store.ask()
     answer = await wire.answer()
     assert (answer.status, answer.header("retry-after")) == (503, "1")
-    assert 0.15 < time.monotonic() - began < 3
+    assert 0.15 < time.monotonic() - began < 20, "not the thirty seconds of others"
     assert not answer.closes
     assert store.ended(stats.HELD_TIMED_OUT) == 1
     assert store.held == 0
@@ -227,18 +227,18 @@ async def test_who_has_waited_too_long_gets_a_503_and_keeps_the_connection(store
 
 
 async def test_a_longer_timeout_counts_for_those_who_wait_already(store: Store) -> None:
-    hold = await store.hold(timeout_s=0.3)
+    hold = await store.hold(timeout_s=1.0)
     wire = await store.ask()
     await store.apply(Hold(since_s=hold.since_s, timeout_s=30))
-    assert await wire.stays_open(0.6)
+    assert await wire.stays_open(1.6)
     await store.release()
     assert (await wire.answer()).status == 200
 
 
 async def test_who_comes_due_during_the_release_is_let_go(store: Store) -> None:
-    await store.hold(timeout_s=0.4)
+    await store.hold(timeout_s=1.0)
     wires = [await store.ask(f"/{number}") for number in range(5)]
-    await store.release(over_s=1.0)
+    await store.release(over_s=2.0)
     assert [answer.status for answer in await answers(wires)] == [200] * 5
 
 
@@ -635,11 +635,11 @@ async def test_the_time_on_hold_is_not_part_of_the_duration_that_pools_are_judge
 ) -> None:
     await store.hold()
     wire = await store.ask()
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.5)
     await store.release()
     assert (await wire.answer()).status == 200
     await until(lambda: store.box.answers(2) == 1, "it is counted")
-    assert store.box.of_pool(stats.P_DURATION_US) < 250_000
+    assert store.box.of_pool(stats.P_DURATION_US) < 1_400_000
 
 
 # ---- everything together ----

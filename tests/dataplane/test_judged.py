@@ -184,7 +184,8 @@ async def test_a_name_that_is_not_resolved_is_an_error(*, is_silent: bool) -> No
     names.is_silent = is_silent
     box = Box(resolve=names)
     try:
-        await box.serve("app.example.com:80", timeouts=Timeouts(connect_s=0.1))
+        timeouts = Timeouts(connect_s=0.1 if is_silent else 10.0)
+        await box.serve("app.example.com:80", timeouts=timeouts)
         answer = await (await box.client()).request("/")
         assert answer.status == (504 if is_silent else 502)
         assert tally(box) == BAD
@@ -271,7 +272,7 @@ async def test_a_client_that_leaves_soon_is_not_counted(box: Box, slow_s: float)
     wire = await serve(box, deaf)
     set_thresholds(box, slow_s=slow_s)
     await wire.send(request_bytes("/"))
-    await until(lambda: sum(box.in_flight()) == 1, "it is asked")
+    await until(lambda: any(box.in_flight()), "it is asked")
     wire.close()
     await gone(box)
     assert box.answers(4) == 1
@@ -327,7 +328,7 @@ async def test_a_client_that_does_not_read_is_no_error(box: Box) -> None:
     await box.serve(await box.endpoint(play), listener={"idle_s": 0.3})
     wire = await box.client(receive=4096)
     await wire.send(request_bytes("/"))
-    await until(lambda: sum(box.in_flight()) == 2, "it is under way")
+    await until(lambda: tally(box) == FINE, "it has an answer")
     await until(lambda: not any(box.in_flight()), "it is cut")
     assert tally(box) == FINE
 
@@ -355,8 +356,8 @@ async def test_an_upload_that_is_too_slow_or_grows_too_large_is_not_counted(box:
     await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
     assert (await wire.answer()).status == 408
     wire = await box.client()
-    await wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-    await wire.send(b"b\r\n" + b"x" * 11 + b"\r\n")
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await wire.send(head + b"b\r\n" + b"x" * 11 + b"\r\n")
     assert (await wire.answer()).status == 413
     assert tally(box) == NOTHING
 
@@ -383,7 +384,7 @@ async def test_requests_that_wait_in_vain_for_a_connection_are_not_counted(box: 
     gate = Gate()
     endpoint = await box.endpoint(gate)
     box.deal(box.member("blue", endpoint).slot, stats.LOT_CONNECTIONS, 1)
-    await box.serve(endpoint, limits=Limits(connections=1, pending=2, pending_s=0.3))
+    await box.serve(endpoint, limits=Limits(connections=1, pending=2, pending_s=1.5))
     set_thresholds(box, slow_s=0.01, stall_s=0.1)
     (first,) = await ask(box, 1)
     await until(lambda: gate.asked == 1, "the connection is taken")
@@ -409,11 +410,11 @@ async def test_what_a_hold_refuses_is_not_counted_and_what_it_lets_go_is_not_slo
     wire = await box.client()
     await wire.send(request_bytes("/"))
     await until(lambda: box.of_service(stats.S_HELD) == 1, "it is held")
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.5)
     await box.serve(endpoint)
     assert (await wire.answer()).status == 200
     assert tally(box) == FINE
-    assert not is_slower(box, 0.3)
+    assert not is_slower(box, 1.4)
 
 
 async def test_what_our_drain_cuts_is_not_counted(box: Box) -> None:
@@ -524,14 +525,14 @@ async def test_a_second_attempt_on_either_pool_is_not_counted(box: Box) -> None:
 
 async def test_the_rescuer_is_not_as_slow_as_the_one_it_helps(box: Box) -> None:
     green, blue = await box.endpoint(deaf), await box.endpoint()
-    await on_trial(box, [green], [blue], timeouts=Timeouts(response_s=0.4))
+    await on_trial(box, [green], [blue], timeouts=Timeouts(response_s=1.0))
     set_thresholds(box, stall_s=0.1)
     box.grant(1)
     assert (await (await box.client()).request("/")).status == 200
     assert tally(box, "green") == BROKEN_OFF, "entered once it hung, and then an error"
     assert is_slower(box, 0.1, "green")
     assert tally(box, "blue") == FINE
-    assert not is_slower(box, 0.4, "blue")
+    assert not is_slower(box, 1.0, "blue")
 
 
 # ---- latency ----

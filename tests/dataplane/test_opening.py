@@ -100,13 +100,13 @@ async def test_an_address_that_does_not_answer_has_its_part_of_the_time_only(tow
     (house,) = await town.houses(HOSTS[1])
     town.addresses = [HOSTS[0], HOSTS[1]]
     with black_hole(HOSTS[0], town.port_of_app):
-        await town.serve(town.app, timeouts=Timeouts(connect_s=1.0))
+        await town.serve(town.app, timeouts=Timeouts(connect_s=3.0))
         wire = await town.client()
         began = time.monotonic()
         for _ in range(2):  # one of the two begins with the address that does not answer
             assert (await wire.request("/", method="POST", body=b"x")).status == 200
             town.live(town.app).close_idle()
-        assert 0.4 < time.monotonic() - began < 0.95
+        assert 1.3 < time.monotonic() - began < 2.9
     assert house.connections == 2
 
 
@@ -119,7 +119,7 @@ async def test_when_no_address_answers_in_time_it_was_too_slow(town: Town) -> No
         wire = await town.client()
         began = time.monotonic()
         answer = await wire.request("/")
-        assert 0.3 < time.monotonic() - began < 2
+        assert 0.3 < time.monotonic() - began < 8
     assert answer.status == 504
     assert "connection_timeout" in str(answer.header("proxy-status"))
 
@@ -266,8 +266,8 @@ async def test_endpoints_that_refuse_or_do_not_answer_hold_warming_up_no_longer_
     with black_hole("127.0.0.1", port):
         await town.serve(good, bad.address, f"127.0.0.1:{port}")
         began = time.monotonic()
-        assert await town.plane.warm("shop", "blue", 0.3) == 1
-        assert 0.2 < time.monotonic() - began < 2
+        assert await town.plane.warm("shop", "blue", 1.5) == 1
+        assert 1.3 < time.monotonic() - began < 8
     assert town.failures("connect") == 0, "no request has failed"
 
 

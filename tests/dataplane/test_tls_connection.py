@@ -566,6 +566,6 @@ async def test_a_worker_ends_while_connections_are_open_and_idle(
     await serve(box, trusting, endpoint)
     assert (await (await box.client()).request("/")).status == 200
     began = time.monotonic()
-    await box.plane.stop(1.0)
+    await box.plane.stop(20.0)
     await until(lambda: not box.live(endpoint).open, "all are closed")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10

@@ -147,7 +147,7 @@ async def test_a_client_that_does_not_read_pauses_the_endpoint(box: Box) -> None
     assert connection.transport.get_write_buffer_size() < MIB
     assert sum(sent) < 32 * MIB
     assert (await wire.answer()).status == 101
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await wire._reader.readexactly(64 * MIB)
 
 
@@ -172,7 +172,7 @@ async def test_an_endpoint_that_does_not_read_pauses_the_client(box: Box) -> Non
     assert connection.current.bytes_in < 32 * MIB
     go.set()
     await sending
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await wire._reader.readexactly(3) == b"all"
 
 
@@ -194,7 +194,7 @@ async def test_a_client_that_never_reads_does_not_outlive_its_tunnel(box: Box) -
     (connection,) = await _connections(box)
     transport = connection.transport
     await until(lambda: tunnels(box) == 0, "the endpoint has gone")
-    await until(lambda: transport.get_extra_info("socket").fileno() < 0, "the client is cut", 4)
+    await until(lambda: transport.get_extra_info("socket").fileno() < 0, "the client is cut")
 
 
 async def test_a_drains_deadline_cuts_tunnels_and_counts_them(box: Box) -> None:
@@ -309,7 +309,7 @@ async def test_what_the_endpoint_says_behind_our_close_is_read_and_dropped(
     side = connection.current.tunnel._upstream_side
     assert isinstance(side, tunnels_module._FramedSide)
     whole = frame(TEXT, bytes(10_000))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (first := await wire._reader.readexactly(2)) == whole[:2]:
             assert await wire._reader.readexactly(10_002) == whole[2:]
     assert first[0] == 0x88
@@ -429,7 +429,7 @@ async def test_a_client_that_reads_slowly_gets_all_before_the_close_and_then_the
     await until(lambda: exchange.farewell and exchange.farewell.is_said, "its moment has come")
     assert (await wire.answer()).status == 101
     whole, seen = frame(TEXT, bytes(60_000)), 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (first := await wire._reader.readexactly(2)) == whole[:2]:
             assert await wire._reader.readexactly(len(whole) - 2) == whole[2:]
             seen += 1

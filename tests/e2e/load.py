@@ -56,7 +56,7 @@ class Load:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    async def more(self, answers: int, timeout_s: float = 20.0) -> None:
+    async def more(self, answers: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more answers have come."""
         wanted = len(self.seen) + answers
         until = time.monotonic() + timeout_s

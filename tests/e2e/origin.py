@@ -1,7 +1,7 @@
 """The application behind the proxy: a strict little HTTP/1.1 server, one process for a pool's endpoints.
 
-Usage: origin.py POOL RELEASE COUNT [CERT KEY [CLIENTS]]; prints the ports as JSON once it
-listens. With CERT and KEY it speaks TLS, and reads them again on SIGHUP; with CLIENTS its clients
+Usage: origin.py POOL RELEASE PORT,PORT,... [CERT KEY [CLIENTS]]; prints a line once it listens.
+ With CERT and KEY it speaks TLS, and reads them again on SIGHUP; with CLIENTS its clients
 need a certificate of that authority. What it answers depends on the path, see ROUTES. A request that is not plainly right is
 answered 400 and remembered under /stats, so that a proxy that garbles one is found out.
 """
@@ -470,11 +470,10 @@ def _tls(files: list[str]) -> ssl.SSLContext | None:
     return context
 
 
-async def _run(pool: str, release: str, count: int, *files: str) -> None:
+async def _run(pool: str, release: str, ports: list[int], *files: str) -> None:
     context = _tls(list(files))
-    ports = []
     servers = []
-    for number in range(1, count + 1):
+    for number, port in enumerate(ports, 1):
         endpoint = Endpoint(f"{pool}-{number}", pool, release)
         endpoint.draw.seed()
 
@@ -486,14 +485,13 @@ async def _run(pool: str, release: str, count: int, *files: str) -> None:
             await _serve(endpoint, reader, writer)
 
         server = await asyncio.start_server(
-            accept, "127.0.0.1", 0, limit=256 * 1024, backlog=1024, ssl=context
+            accept, "127.0.0.1", port, limit=256 * 1024, backlog=1024, ssl=context
         )
         servers.append(server)
-        ports.append(server.sockets[0].getsockname()[1])
-    sys.stdout.write(json.dumps(ports) + "\n")
+    sys.stdout.write("listening\n")
     sys.stdout.flush()
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:]))
+    asyncio.run(_run(sys.argv[1], sys.argv[2], [*map(int, sys.argv[3].split(","))], *sys.argv[4:]))

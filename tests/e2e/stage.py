@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.ports import free_port
 
 ORIGIN = Path(__file__).parent / "origin.py"
-START_S = 20.0
+START_S = 60.0
 MARK = "E2E_STAGE"
 """Environment variable by which a process can be told to be of a stage."""
 
@@ -26,7 +26,7 @@ Config = dict[str, Any]
 
 
 def wait_until(
-    condition: Callable[[], Any], what: str, *, timeout_s: float = 10.0, every_s: float = 0.03
+    condition: Callable[[], Any], what: str, *, timeout_s: float = 30.0, every_s: float = 0.03
 ) -> Any:
     """Poll until `condition` returns something true, and return that."""
     until = time.monotonic() + timeout_s
@@ -54,13 +54,15 @@ class Origin:
 
     def __init__(self, pool: str, release: str, count: int, *tls: str) -> None:
         self.pool = pool
+        # Nobody else gets one when it has ended: a proxy may still be knocking there.
+        self.ports = [free_port() for _ in range(count)]
         self._popen = subprocess.Popen(
-            [sys.executable, str(ORIGIN), pool, release, str(count), *tls],
+            [sys.executable, str(ORIGIN), pool, release, ",".join(map(str, self.ports)), *tls],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         assert self._popen.stdout is not None
-        self.ports: list[int] = json.loads(self._popen.stdout.readline())
+        assert self._popen.stdout.readline() == b"listening\n"
 
     @property
     def addresses(self) -> list[str]:
@@ -149,7 +151,7 @@ class Turnout:
 
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
-        return self.wait(40)
+        return self.wait(60)
 
     def pids(self) -> list[int]:
         """Every living process of this turnout: by its session, by our mark if it has left that."""
@@ -164,7 +166,7 @@ class Turnout:
         """SIGKILL to the supervisor and every worker."""
         for pid in self.pids():
             _kill(pid)
-        self._popen.wait(5)
+        self._popen.wait(20)
         wait_until(lambda: not self.pids(), "every killed process has gone")
 
     def log(self) -> str:
@@ -179,7 +181,7 @@ class Turnout:
         finally:
             for pid in self.pids():
                 _kill(pid)
-            self._popen.wait(5)
+            self._popen.wait(20)
 
     # ---- its configuration ----
 

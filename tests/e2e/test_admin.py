@@ -72,7 +72,7 @@ def test_what_is_not_there_is_not_found(turnout: Turnout) -> None:
 
 
 async def test_weights_with_a_term_end_with_it(turnout: Turnout) -> None:
-    body = {"weights": {"blue": 0, "green": 100}, "ttl": "1s", "reason": "a look"}
+    body = {"weights": {"blue": 0, "green": 100}, "ttl": "4s", "reason": "a look"}
     turnout.change("PUT", WEIGHTS, body)
     assert await pools(turnout.port, 20) == {"green": 20}
     view = turnout.service()
@@ -84,7 +84,6 @@ async def test_weights_with_a_term_end_with_it(turnout: Turnout) -> None:
         wait_until,
         lambda: turnout.service()["weights"]["in_force"] == {"blue": 100, "green": 0},
         "the term has ended",
-        timeout_s=4,
     )
     assert await pools(turnout.port, 20) == {"blue": 20}
 

@@ -73,14 +73,14 @@ async def test_sixty_requests_and_ten_streams_run_to_their_end_through_a_switch(
         stage.origin("green", "v42", 2),
         drain={"requests": "20s", "streams": "20s", "spread": "1s"},
     )
-    slow = _start(turnout, "/slow?s=2", 60)
-    streams = _start(turnout, "/stream?s=3", 10)
+    slow = _start(turnout, "/slow?s=6", 60)
+    streams = _start(turnout, "/stream?s=7", 10)
     await _in_flight(turnout, "request", 60)
     await _in_flight(turnout, "stream", 10)
     async with Load(turnout.port, clients=4) as load:
         began_s = time.monotonic()
         await asyncio.to_thread(turnout.switch, "green")
-        assert time.monotonic() - began_s < 2, "the switch waited for what is in flight"
+        assert time.monotonic() - began_s < 5, "the switch waited for what is in flight"
         view = turnout.service()["drain"]
         assert view["pool"] == "blue"
         left = view["remaining"]
@@ -93,14 +93,14 @@ async def test_sixty_requests_and_ten_streams_run_to_their_end_through_a_switch(
         assert {kind for kind, _ in kinds} <= {"request", "stream"}
         assert {endpoint for _, endpoint in kinds} <= set(blue.addresses)
         assert turnout.metric("turnout_drain_remaining", pool="blue") > 0
-        last = await asyncio.to_thread(_drain, turnout, "15s")
+        last = await asyncio.to_thread(_drain, turnout, "25s")
         emptied_s = time.monotonic()
         assert last is None or last["remaining"] == EMPTY
         await load.more(20)
     for exchange in slow + streams:
         await exchange.end()
     assert [one.error for one in slow + streams if not one.is_whole] == []
-    assert emptied_s - max(one.ended_s for one in slow + streams) < 1, "told late"
+    assert emptied_s - max(one.ended_s for one in slow + streams) < 3, "told late"
     assert load.failures == []
     assert sum(one["finished"] for one in blue.stats()) >= 70
     assert turnout.metric("turnout_in_flight", pool="blue") == 0
@@ -112,23 +112,23 @@ async def test_at_their_deadlines_requests_are_cut_and_streams_end_and_not_befor
     turnout = stage.turnout(
         stage.origin("blue"),
         stage.origin("green"),
-        drain={"requests": "1s", "streams": "3s", "spread": "0s"},
+        drain={"requests": "1s", "streams": "6s", "spread": "0s"},
     )
-    slow = _start(turnout, "/slow?s=15", 10)
-    streams = _start(turnout, "/stream?s=15", 10)
-    short = _start(turnout, "/stream?s=2", 5)
+    slow = _start(turnout, "/slow?s=18", 10)
+    streams = _start(turnout, "/stream?s=18", 10)
+    short = _start(turnout, "/stream?s=4", 5)
     await _in_flight(turnout, "request", 10)
     await _in_flight(turnout, "stream", 15)
     began_s = time.monotonic()
     await asyncio.to_thread(turnout.switch, "green")
     answered_s = time.monotonic()
-    await asyncio.to_thread(_drain, turnout, "10s")
+    await asyncio.to_thread(_drain, turnout, "20s")
     empty_s = time.monotonic()
     for exchange in slow + streams + short:
         await exchange.end()
     for exchange in slow:
         assert exchange.answer is None or exchange.answer.status >= 500
-        assert began_s + 0.95 <= exchange.ended_s <= answered_s + 2.5
+        assert began_s + 0.95 <= exchange.ended_s <= answered_s + 5
     for exchange in streams:
         assert exchange.answer is not None, exchange.error
         *events, retry, rest = exchange.answer.body.decode().split("\n\n")
@@ -137,9 +137,9 @@ async def test_at_their_deadlines_requests_are_cut_and_streams_end_and_not_befor
         ]
         assert re.fullmatch(r"retry: \d+", retry)
         assert rest == ""
-        assert began_s + 2.95 <= exchange.ended_s <= answered_s + 5
+        assert began_s + 5.95 <= exchange.ended_s <= answered_s + 10
     assert all(exchange.is_whole for exchange in short)
-    assert empty_s <= answered_s + 6
+    assert empty_s <= answered_s + 11
     cut = turnout.service()["counts"]["blue"]["cut"]
     assert cut == {"request": 10, "stream": 0, "tunnel": 0}
     closed = turnout.metric("turnout_drain_closed_total", pool="blue", **{"class": "stream"})
@@ -178,7 +178,7 @@ async def test_a_websocket_runs_on_until_its_deadline_and_is_told_to_close_then(
     results = await asyncio.gather(*listeners)
     for code, ended_s, messages in results:
         assert code == 1012
-        assert began_s + 1.95 <= ended_s <= answered_s + 5
+        assert began_s + 1.95 <= ended_s <= answered_s + 9
         assert messages > 20
     last = await asyncio.to_thread(_drain, turnout, "10s")
     assert last is None or last["remaining"] == EMPTY
@@ -227,12 +227,12 @@ async def test_keep_alive_connections_outlive_a_drain(stage: Stage) -> None:
         assert (await wire.request("/who")).pool == "green"
 
 
-@pytest.mark.parametrize("path", ["/slow?s=1", "/stream?s=1"])
+@pytest.mark.parametrize("path", ["/slow?s=5", "/stream?s=5"])
 async def test_a_switch_back_ends_the_drain_and_cuts_nothing(stage: Stage, path: str) -> None:
     turnout = stage.turnout(
         stage.origin("blue"),
         stage.origin("green"),
-        drain={"requests": "500ms", "streams": "500ms", "spread": "0s"},
+        drain={"requests": "3s", "streams": "3s", "spread": "0s"},
     )
     exchanges = _start(turnout, path, 5)
     await _in_flight(turnout, "stream" if "stream" in path else "request", 5)

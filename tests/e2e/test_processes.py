@@ -41,13 +41,12 @@ async def test_a_killed_worker_is_replaced_and_only_its_own_connections_notice(
             lambda: victim not in (pids := turnout.worker_pids()) and len(pids) == 2,
             "the killed worker is replaced",
         )
-        assert time.monotonic() - killed_s < 4
         await load.more(500)
         done.set()
     broken = Counter(client for client, _, _ in load.failures)
     assert 0 < len(broken) < 24, "some connections were the victim's, some the other's"
     assert set(broken.values()) == {1}, f"a connection failed twice: {load.failures}"
-    assert max(at_s for _, at_s, _ in load.failures) < killed_s + 1
+    assert max(at_s for _, at_s, _ in load.failures) < killed_s + 5
     assert other in turnout.worker_pids()
     readings = counter.result()
     assert readings == sorted(readings)
@@ -87,7 +86,7 @@ async def test_an_acknowledged_change_is_in_force_from_the_first_request_after_k
 
 async def _first_answer(turnout: Turnout) -> Answer:
     """Knock until somebody opens; the very first answer counts."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 40
     while time.monotonic() < until:
         try:
             async with await Wire.to(turnout.port) as wire:
@@ -117,14 +116,14 @@ async def test_a_stop_lets_requests_in_flight_finish_and_exits_0(
     turnout = stage.turnout(stage.origin("blue"), stage.origin("green"))
     async with asyncio.TaskGroup() as group, await Wire.to(turnout.port) as idle:
         await idle.request("/who")
-        slow = [group.create_task(_ask_slow(turnout, 1.5)) for _ in range(20)]
+        slow = [group.create_task(_ask_slow(turnout, 6)) for _ in range(20)]
         await _slow_in_flight(turnout, 20)
         turnout.signal(number)
         assert await idle.is_closed()
         await asyncio.to_thread(wait_until, lambda: not _is_open(turnout), "accepting stops")
         assert not any(task.done() for task in slow), "too slow a machine to tell"
     assert [task.result().status for task in slow] == [200] * 20
-    assert await asyncio.to_thread(turnout.wait, 10) == 0
+    assert await asyncio.to_thread(turnout.wait, 30) == 0
     assert turnout.pids() == []
 
 
@@ -140,26 +139,26 @@ async def test_what_is_in_flight_after_the_shutdown_timeout_is_cut(stage: Stage)
     turnout = stage.turnout(
         stage.origin("blue"), stage.origin("green"), top={"shutdown_timeout": "1s"}
     )
-    slow = asyncio.get_running_loop().create_task(_ask_slow(turnout, 15))
+    slow = asyncio.get_running_loop().create_task(_ask_slow(turnout, 19))
     await _slow_in_flight(turnout, 1)
     began_s = time.monotonic()
     turnout.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(turnout.wait, 10) == 0
-    assert 0.9 < time.monotonic() - began_s < 6
+    assert await asyncio.to_thread(turnout.wait, 30) == 0
+    assert 0.9 < time.monotonic() - began_s < 12
     with suppress(WireError):  # broken off without a word is as good
         assert (await slow).status >= 500
 
 
 async def test_a_second_signal_ends_it_now(stage: Stage) -> None:
     turnout = stage.turnout(stage.origin("blue"), stage.origin("green"))
-    slow = asyncio.get_running_loop().create_task(_ask_slow(turnout, 15))
+    slow = asyncio.get_running_loop().create_task(_ask_slow(turnout, 19))
     await _slow_in_flight(turnout, 1)
     turnout.signal(signal.SIGTERM)
     await asyncio.to_thread(wait_until, lambda: not _is_open(turnout), "the first has arrived")
     began_s = time.monotonic()
     turnout.signal(signal.SIGTERM)
-    await asyncio.to_thread(turnout.wait, 10)
-    assert time.monotonic() - began_s < 4
+    await asyncio.to_thread(turnout.wait, 30)
+    assert time.monotonic() - began_s < 12
     assert turnout.pids() == []
     with pytest.raises(WireError):
         await slow
@@ -168,7 +167,7 @@ async def test_a_second_signal_ends_it_now(stage: Stage) -> None:
 def test_a_configuration_that_is_wrong_at_start_exits_2_and_says_why(stage: Stage) -> None:
     turnout = stage.turnout(stage.origin("blue"), stage.origin("green"), start=False, balanec="x")
     turnout.launch()
-    assert turnout.wait(15) == 2
+    assert turnout.wait(40) == 2
     assert "balanec" in turnout.log()
     assert "balance" in turnout.log()
 

@@ -15,7 +15,7 @@ from tests.e2e.stage import Stage, Turnout
 
 REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
 SIZE = 100_000
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 
 
 @pytest.fixture

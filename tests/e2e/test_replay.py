@@ -69,7 +69,7 @@ def replay(turnout: Turnout, *options: str) -> Any:
     ran = subprocess.run(
         [*command, "--output", "json", *options, str(store)],
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     return json.loads(ran.stdout) if ran.returncode == 0 else None
@@ -113,7 +113,7 @@ async def test_a_bad_release_is_turned_back_with_everything_one_needs_to_look_in
 
 
 async def _until_rolled_back(turnout: Turnout) -> None:
-    async with asyncio.timeout(30), await Wire.to(turnout.port) as wire:
+    async with asyncio.timeout(60), await Wire.to(turnout.port) as wire:
         while True:
             for _ in range(20):
                 await wire.request("/")
@@ -127,7 +127,7 @@ def _check_samples(samples: list[dict[str, Any]], address: str) -> None:
     for sample in samples:
         assert (sample["endpoint"], sample["status"], sample["failure"]) == (address, 500, None)
         assert len(sample["request_id"]) == 32
-        assert sample["age_s"] < 30
+        assert sample["age_s"] < 120
 
 
 def _replayed(turnout: Turnout) -> Any:

@@ -70,7 +70,7 @@ async def test_a_bound_client_stays_after_zero_under_finish_and_a_new_one_does_n
         stage.origin("blue"),
         stage.origin("green"),
         sticky={**COOKIE, "on_zero": "finish"},
-        drain={"requests": "1s", "streams": "3s", "spread": "0s"},
+        drain={"requests": "1s", "streams": "8s", "spread": "0s"},
     )
     users = Users(turnout, 50)
     assert set(await users.ask()) == {"blue"}
@@ -78,10 +78,10 @@ async def test_a_bound_client_stays_after_zero_under_finish_and_a_new_one_does_n
     switched_s = time.monotonic()
     assert set(await users.ask()) == {"blue"}
     assert await pools(turnout.port, 100) == {"green": 100}
-    assert time.monotonic() < switched_s + 3, "too slow a machine to tell"
+    assert time.monotonic() < switched_s + 8, "too slow a machine to tell"
     while set(pools_now := await users.ask()) != {"green"}:
-        assert time.monotonic() < switched_s + 10, pools_now
-    assert time.monotonic() >= switched_s + 2.9
+        assert time.monotonic() < switched_s + 20, pools_now
+    assert time.monotonic() >= switched_s + 7.9
 
 
 async def test_a_switch_under_move_takes_everybody_along(stage: Stage) -> None:

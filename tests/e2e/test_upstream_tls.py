@@ -186,7 +186,7 @@ def nginx(site: Site) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def _listens(port: int) -> bool:
@@ -256,7 +256,7 @@ async def test_a_deploy_to_a_pool_with_tls_waits_for_its_checks_and_succeeds(
 
 async def test_a_deploy_of_endpoints_with_a_wrong_name_is_not_ready(site: Site) -> None:
     stray = site.origin("stray", "other.test")
-    command = ["deploy", "shop", "--endpoints", stray.addresses[0], "--ready-timeout", "1s"]
+    command = ["deploy", "shop", "--endpoints", stray.addresses[0], "--ready-timeout", "5s"]
     done = await asyncio.to_thread(_cli, site, command)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "certificate: hostname mismatch" in done.stdout + done.stderr
