@@ -23,7 +23,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def _ask(
-    endpoint: Endpoint, method: str = "GET", path: str = "/", timeout_s: float = 10
+    endpoint: Endpoint, method: str = "GET", path: str = "/", timeout_s: float = 30
 ) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(endpoint.address, timeout=timeout_s)
     with closing(connection):
@@ -57,7 +57,7 @@ def test_frozen_it_accepts_and_says_nothing_and_thawed_it_answers(endpoint: Endp
 def test_it_refuses_when_it_is_gone_and_comes_back_where_it_was(
     endpoint: Endpoint, how: str
 ) -> None:
-    with closing(http.client.HTTPConnection(endpoint.address, timeout=10)) as kept:
+    with closing(http.client.HTTPConnection(endpoint.address, timeout=30)) as kept:
         kept.request("GET", "/")
         kept.getresponse().read()
         getattr(endpoint, how)()
@@ -76,7 +76,7 @@ def _refuses(endpoint: Endpoint) -> bool:
 
 def test_a_stop_finishes_what_is_in_flight(endpoint: Endpoint) -> None:
     endpoint.turn_to(Fault("drip", seconds=0.05, size=200))
-    with closing(http.client.HTTPConnection(endpoint.address, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(endpoint.address, timeout=30)) as connection:
         connection.request("GET", "/")
         answer = connection.getresponse()  # its head: the rest is still to come
         endpoint.terminate()

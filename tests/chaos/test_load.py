@@ -46,7 +46,7 @@ async def served() -> AsyncIterator[tuple[Application, FaultProxy]]:
     server.close()
 
 
-async def _load(proxy: FaultProxy, seconds: float = 0.5) -> Tally:
+async def _load(proxy: FaultProxy, seconds: float = 1.0) -> Tally:
     """As quick as it goes, by four clients."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, stopped.set)

@@ -24,7 +24,7 @@ class Terminal:
 
     def until(self, text: str | None) -> str:
         """What was shown when `text` came up, or when the verb ended."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if text is not None and text in self.shown:
                 return self.shown
@@ -39,6 +39,6 @@ class Terminal:
         return self.shown
 
     def end(self) -> int:
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         os.close(self._ours)
         return code

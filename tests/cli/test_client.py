@@ -166,5 +166,5 @@ def test_another_program_on_that_port_is_not_taken_for_turnout(
     talker: Callable[[bytes], str], greeting: bytes
 ) -> None:
     with pytest.raises(CommandError) as caught:
-        client(talker(greeting)).get("/v1/status", timeout_s=5)
+        client(talker(greeting)).get("/v1/status", timeout_s=30)
     assert caught.value.code == ExitCode.UNREACHABLE

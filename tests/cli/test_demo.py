@@ -82,7 +82,7 @@ def test_a_signal_ends_everything_in_order(stage: Path, number: signal.Signals) 
                 break
         process.send_signal(number)
         process.stdout.read()
-        assert process.wait(30) == 128 + number
+        assert process.wait(60) == 128 + number
     assert of_this_demo(stage) == []
 
 

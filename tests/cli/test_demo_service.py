@@ -38,7 +38,7 @@ async def exchange(
 
 async def port_of(process: Process) -> int:
     assert process.stdout is not None
-    return int(await asyncio.wait_for(process.stdout.readline(), 20))
+    return int(await asyncio.wait_for(process.stdout.readline(), 60))
 
 
 async def test_it_says_its_port_and_who_it_is_on_a_kept_connection(process: Process) -> None:
@@ -79,13 +79,13 @@ async def test_it_ends_with_its_standard_input(process: Process) -> None:
     await port_of(process)
     assert process.stdin is not None
     process.stdin.close()
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_it_ends_when_it_is_asked_to(process: Process) -> None:
     await port_of(process)
     process.terminate()
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 @pytest.mark.parametrize(

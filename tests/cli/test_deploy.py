@@ -309,6 +309,6 @@ def test_an_interrupt_leaves_it_going_on_and_says_so(admin: Any, rollout_view: B
     with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
         assert "step 2 of 3" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == ("turnout: shop: the rollout goes on ('turnout rollout abort shop' stops it)\n")

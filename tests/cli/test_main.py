@@ -27,7 +27,7 @@ def imported_by(*argv: str) -> set[str]:
         "sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False
     )
     return set(done.stderr.splitlines()[-1].split())
 
@@ -116,7 +116,7 @@ def test_the_module_runs_as_a_program_with_its_exit_code() -> None:
         [sys.executable, "-m", "proxy.cli.main", "nothing"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 2
@@ -133,7 +133,7 @@ def test_a_reader_that_has_enough_is_no_failure(admin: Any, status_view: Turnout
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
 
 
 def test_a_terminal_without_utf8_breaks_no_verb(admin: Any, status_view: Turnout) -> None:
@@ -142,7 +142,7 @@ def test_a_terminal_without_utf8_breaks_no_verb(admin: Any, status_view: Turnout
         [sys.executable, "-m", "proxy.cli.main", "status"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0

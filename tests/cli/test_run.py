@@ -47,7 +47,7 @@ def test_the_configuration_is_the_argument_the_option_or_the_usual_one() -> None
 def test_an_invalid_configuration_is_exit_2(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("servces: {}\n")
     with run("run", "bad.yaml") as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert process.returncode == 2
     assert "servces: unknown key" in out + err
     assert "Traceback" not in err
@@ -64,11 +64,11 @@ def test_the_proxy_runs_until_it_is_asked_to_end(
             assert any('"event": "started"' in line for line in process.stderr)
             # The admin address is found by the same option as the configuration.
             with run("status", "--config", "c.yaml") as status:
-                out, _ = status.communicate(timeout=30)
+                out, _ = status.communicate(timeout=90)
             assert status.returncode == 0
             assert "no services configured" in out
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(90) == 0
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -180,7 +180,7 @@ def test_watching_without_a_terminal_prints_page_after_page(admin: Any, status_v
         assert process.stdout is not None
         pages = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert pages == [status_view(), status_view()]
 
 

@@ -71,8 +71,8 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what will be so soon; TimeoutError after ten seconds."""
-    async with asyncio.timeout(10):
+    """Wait for what will be so soon; TimeoutError after thirty seconds."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  (counters and files set no event)
             await asyncio.sleep(0.01)
 

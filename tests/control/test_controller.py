@@ -348,7 +348,7 @@ async def test_waiting_for_a_drain_ends_when_it_is_empty(world: World) -> None:
     await asyncio.sleep(0.1)
     assert not waiting.done()
     world.fleet.set_in_flight("blue", 0, 0, 0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         status = await waiting
     assert status["done"] is True
     assert status["remaining"] == {"request": 0, "stream": 0, "tunnel": 0}

@@ -145,11 +145,11 @@ async def test_other_answers_are_a_no_and_redirections_are_not_followed(
 
 async def test_no_answer_ends_each_try_in_time(receiver: Receiver, build: Build) -> None:
     receiver.gate.clear()
-    hook = Hook(on=("step",), url=receiver.url(), timeout_s=0.1)
-    async with asyncio.timeout(5):
+    hook = Hook(on=("step",), url=receiver.url(), timeout_s=0.5)
+    async with asyncio.timeout(30):
         words = await build(hook).post(hook, "shop", "step", RECORD)
     assert words is not None
-    assert words.endswith("gave no answer within 0.1 s")
+    assert words.endswith("gave no answer within 0.5 s")
     assert len(receiver.got) == 3
 
 
@@ -255,7 +255,7 @@ async def test_closing_gives_up_what_waits(receiver: Receiver, build: Build) -> 
     for _ in range(3):
         hooks.tell("shop", "step", RECORD)
     await wait_until(lambda: len(receiver.got) == 1)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(4):  # less than one of them may wait for its answer
         await hooks.close()
     assert hooks.pending == 0
 

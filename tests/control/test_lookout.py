@@ -27,7 +27,7 @@ async def test_whoever_waits_for_a_service_to_leave_is_told_when_it_has(
     assert not waiting.done()
     for block in world.fleet.blocks:
         block.words[slot + 2] = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         status = await waiting
     assert status["done"] is True
     assert sum(status["remaining"].values()) == 0

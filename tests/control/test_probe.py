@@ -62,7 +62,7 @@ async def test_enough_answers_end_the_asking() -> None:
             await asyncio.Event().wait()
         return None
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         found = await probe_all(ask, ["slow", "fast"], enough=1, report=never)
     assert found["fast"] is None
     assert found["slow"]
@@ -78,7 +78,7 @@ async def test_all_are_asked_at_once_and_the_time_is_bounded(
         await asyncio.Event().wait()
         return None
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         found = await probe_all(hang, ["a", "b", "c"], enough=3, report=never)
     assert all(found.values())
 

@@ -46,7 +46,7 @@ async def test_it_beats_until_it_is_cancelled() -> None:
     pulse = Pulse(_board(), ManualClock())
     pulse.add(lambda _: beats.set())
     running = spawn(pulse.run(), name="pulse", report=lambda *_: None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await beats.wait()
         beats.clear()
         await beats.wait()

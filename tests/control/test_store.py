@@ -31,9 +31,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(tmp_path / "state", timeout_s=0.2)
+    store = Store(tmp_path / "state", timeout_s=20.0)
     yield store
     await store.close()
+
+
+def impatient(store: Store) -> None:
+    """Have it wait for whoever has locked its file for a moment only; nothing else hurries it."""
+    assert store._connection
+    store._connection.execute("PRAGMA busy_timeout = 200")
 
 
 def record(what: str = "weights", revision: int = 1) -> Record:
@@ -101,6 +107,7 @@ async def test_a_locked_store_takes_nothing_and_nothing_has_changed(
 ) -> None:
     await store.open()
     await store.write(Write(revision=1, states={"shop": shop}))
+    impatient(store)
     other = sqlite3.connect(store.path, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -143,8 +150,10 @@ async def test_an_attempt_that_was_given_up_leaves_no_trace(
         return real(connection, change)
 
     monkeypatch.setattr(stores, "_execute", slow)
+    monkeypatch.setattr(store, "_timeout_s", 0.2)  # the bound is a second later
     with pytest.raises(Unavailable, match="does not answer"):
         await store.write(Write(revision=2, states={"shop": None}, decisions=[record("lost")]))
+    monkeypatch.setattr(store, "_timeout_s", 20.0)
     monkeypatch.setattr(stores, "_execute", real)
     await until(lambda: not store._turn.locked())
     (written,) = await store.write(Write(revision=2, decisions=[record("kept")]))
@@ -167,6 +176,7 @@ async def test_a_store_somebody_else_has_locked_is_not_set_aside(
 ) -> None:
     await store.open()
     await store.close()
+    store._timeout_s = 0.2
     other = sqlite3.connect(store.path, isolation_level=None)
     try:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -246,6 +256,7 @@ async def test_another_programs_database_is_set_aside_whole(store: Store) -> Non
 async def test_a_store_of_another_format_is_set_aside(store: Store) -> None:
     await store.open()
     await store.close()
+    store._timeout_s = 0.2
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
     other.close()
@@ -256,6 +267,7 @@ async def test_a_store_of_another_format_is_set_aside(store: Store) -> None:
 async def test_a_state_we_cannot_read_is_damage_too(store: Store) -> None:
     await store.open()
     await store.close()
+    store._timeout_s = 0.2
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("INSERT INTO services VALUES ('shop', '{}')")
     other.close()

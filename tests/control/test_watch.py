@@ -87,7 +87,8 @@ async def test_content_that_was_not_taken_is_offered_again(watched: Watched) -> 
     await watched.until(bool)
     watched.takes = True
     (watched.path.parent / "any.event").write_text("")
-    await watched.until(lambda seen: seen == ["two", "two"])
+    await watched.until(lambda seen: len(seen) > 1)
+    assert set(watched.seen) == {"two"}
 
 
 async def test_a_swap_of_a_mounted_config_map_is_seen(

@@ -62,7 +62,7 @@ def test_systemd_is_told_when_traffic_is_served_and_when_the_end_begins(
     stage = Stage(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
-        notified.settimeout(20)
+        notified.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         try:
             blue = stage.origin("blue")
@@ -72,7 +72,7 @@ def test_systemd_is_told_when_traffic_is_served_and_when_the_end_begins(
             assert turnout.ask("GET", "/readyz").status == 200
             turnout.signal(signal.SIGTERM)
             assert notified.recv(64) == b"STOPPING=1"
-            assert turnout.wait(20) == 0
+            assert turnout.wait(60) == 0
         finally:
             stage.end()
 

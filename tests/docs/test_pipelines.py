@@ -67,7 +67,7 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
 @pytest.mark.parametrize("code", [0, 1, 3, 4, 5, 6])
 def test_the_script_ends_as_the_deploy_did(tmp_path: Path, script: list[str], code: int) -> None:
     environ = environment(tmp_path, CODE=str(code))
-    done = subprocess.run(script, cwd=tmp_path, env=environ, timeout=10, check=False)
+    done = subprocess.run(script, cwd=tmp_path, env=environ, timeout=60, check=False)
     assert done.returncode == code
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     assert calls[0] == "deploy shop --endpoints 10.0.0.3:8000 --release v43 --timeout 45m"
@@ -78,12 +78,13 @@ def test_the_script_turns_back_when_it_is_cancelled(tmp_path: Path, script: list
     environ = environment(tmp_path, HANGS="yes")
     calls = tmp_path / "calls"
     with subprocess.Popen(script, cwd=tmp_path, env=environ, start_new_session=True) as process:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not calls.exists() and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
     assert calls.read_text(encoding="utf-8").splitlines()[-1].startswith("rollout abort shop")
+    until = time.monotonic() + 30
     while is_left(process.pid) and time.monotonic() < until:
         time.sleep(0.02)
     assert not is_left(process.pid), "the deploy that was waited for goes on waiting"

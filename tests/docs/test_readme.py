@@ -42,7 +42,7 @@ def directory(tmp_path: Path, tour: str, blocks: Blocks) -> Iterator[Path]:
     (config,) = blocks(tour, "yaml")
     (tmp_path / "config/turnout.yaml").write_text(config, encoding="utf-8")
     yield tmp_path
-    until = time.monotonic() + 5  # the last ones were told to end a moment ago
+    until = time.monotonic() + 30  # the last ones were told to end a moment ago
     while (left := of_directory(tmp_path)) and time.monotonic() < until:
         time.sleep(0.05)
     for pid in left:
@@ -88,7 +88,7 @@ def play(steps: list[Step], directory: Path) -> list[list[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=90,
+        timeout=110,
         check=False,
     )
     return [without_notices(printed) for printed in done.stdout.split(f"{MARK}\n")[1:]]

@@ -340,10 +340,10 @@ def short() -> Iterator[Path]:
 
 @pytest.fixture
 async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait until a condition holds, ten seconds at most."""
+    """Wait until a condition holds, thirty seconds at most."""
 
     async def wait(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not holds():  # noqa: ASYNC110 - what is waited for knows of no event
                 await asyncio.sleep(0.005)
 

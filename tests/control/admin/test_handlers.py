@@ -236,12 +236,12 @@ async def test_who_waits_for_a_drain_is_answered_when_the_server_stops(
     await admin.server.stop()
     (reply,) = await waiting
     assert reply.json["remaining"] == {"request": 3}
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20, "not five minutes"
 
 
 async def test_a_wait_ends_with_the_client_that_asked(admin: Admin, until: Until) -> None:
     await admin.post("/v1/services/shop/drain", {})
-    short = aiohttp.ClientTimeout(total=0.05)
+    short = aiohttp.ClientTimeout(total=1.0)
     with pytest.raises(TimeoutError):
         await admin.get("/v1/services/shop/drain?wait=5m", timeout=short)
     await until(lambda: admin.desk.given_up == 1)

@@ -325,9 +325,9 @@ def test_loading_a_usual_file_is_quick() -> None:
     path = str(ROOT / "config/turnout.yaml")
     took = []
     for _ in range(5):
-        before = time.perf_counter()
+        before = time.process_time()
         load_file(path, {})
-        took.append(time.perf_counter() - before)
+        took.append(time.process_time() - before)
     assert min(took) < 0.1
 
 

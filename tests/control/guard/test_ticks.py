@@ -18,7 +18,7 @@ from proxy.control.store import Store, Write
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(tmp_path / "state", timeout_s=0.2)
+    store = Store(tmp_path / "state", timeout_s=20.0)
     yield store
     await store.close()
 
@@ -102,6 +102,8 @@ async def test_a_store_of_an_earlier_version_gets_the_table_and_loses_nothing(
 
 async def test_a_locked_store_takes_none_and_says_so(store: Store) -> None:
     await store.open()
+    assert store._connection
+    store._connection.execute("PRAGMA busy_timeout = 200")
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable):
