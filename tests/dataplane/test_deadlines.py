@@ -31,7 +31,7 @@ async def test_the_sweep_is_called_with_the_ticked_time_until_it_is_stopped() ->
     sweeper.start()
     while len(seen) < 3:
         swept.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await swept.wait()
     sweeper.stop()
     sweeper.stop()
@@ -55,7 +55,7 @@ async def test_a_sweep_that_fails_is_followed_by_the_next() -> None:
 
     sweeper = Sweeper(loop, CoarseClock(ManualClock()), sweep)
     sweeper.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await done.wait()
     sweeper.stop()
     assert len(problems) == 1

@@ -312,6 +312,6 @@ async def test_a_client_that_ends_inside_its_body_ends_the_request(box: Box) -> 
     await until(lambda: any(box.in_flight()), "it is in flight")
     await asyncio.sleep(0.05)
     wire.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await ended.wait()
     assert box.of_pool(stats.P_FAILURES) == 0

@@ -234,7 +234,7 @@ async def is_reset(box: Box) -> None:
     with socket.create_connection(("127.0.0.1", box.port)) as sock:
         sock.setblocking(False)
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(box.loop.sock_recv(sock, 100), 5)
+            await asyncio.wait_for(box.loop.sock_recv(sock, 100), 20)
 
 
 async def ending(wire: Wire) -> bytes:
@@ -409,7 +409,7 @@ async def test_the_end_waits_for_those_who_are_entering_as_for_requests(
     assert await ending(silent) == b""
     assert (await idle.answer()).status == 408
     idle.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await stopping
 
 

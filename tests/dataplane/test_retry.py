@@ -25,7 +25,7 @@ KINDS = {
     "silent": "timeout",
 }
 """Ways to fail before an answer, and the kind of failure that each is counted as."""
-QUICK = Timeouts(response_s=0.2)
+QUICK = Timeouts(response_s=1.0)
 UNASKED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 
 

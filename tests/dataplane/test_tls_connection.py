@@ -306,7 +306,7 @@ class OpenSsl:
 
     async def told(self, text: bytes) -> None:
         assert self._process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._process.stdout.readuntil(text)
 
     def type(self, text: bytes) -> None:

@@ -101,7 +101,7 @@ async def test_an_endpoint_that_closed_its_side_still_gets_the_rest(box: Box) ->
     assert await wire.rest() == b"bye"
     await wire.send(b"last words")
     wire.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await got == b"last words"
     await until(lambda: tunnels(box) == 0, "the tunnel is over")
 
@@ -313,7 +313,7 @@ async def test_what_the_endpoint_says_behind_our_close_is_read_and_dropped(
         while (first := await wire._reader.readexactly(2)) == whole[:2]:
             assert await wire._reader.readexactly(10_002) == whole[2:]
     assert first[0] == 0x88
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await wire._reader.readexactly(first[1])
     assert await wire.is_closed(), "nothing follows the Close"
     assert 200_000 < side._dropped < 200_000 + MIB, "then the endpoint is not read any more"

@@ -339,7 +339,7 @@ async def _seen(port: int, case: Case) -> tuple[int, list[tuple[str, str]], byte
 
 async def _rest(wire: Wire) -> bytes:
     """Everything until the end, which must be no reset: that could take bytes along."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await wire._reader.read()
 
 

@@ -36,7 +36,7 @@ def switch(extensions: bytes) -> bytes:
 
 async def told_to_close(wire: Wire) -> None:
     """Read a Close 1012, and nothing else, that no byte follows; answer it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         first, size = await wire._reader.readexactly(2)
         assert first == 0x88, f"{first:#x} is not the first byte of a Close"
         payload = await wire._reader.readexactly(size)

@@ -18,7 +18,7 @@ from proxy.process.messages import Message, encode
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - callbacks set no event
             await asyncio.sleep(0.002)
 
