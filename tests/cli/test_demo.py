@@ -42,14 +42,14 @@ def of_this_demo(directory: Path) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(330)
 def test_the_demo_keeps_its_promises_and_leaves_nothing(stage: Path) -> None:
     done = subprocess.run(
         COMMAND,
         env=environment(stage),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -88,7 +88,7 @@ def play(steps: list[Step], directory: Path) -> list[list[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     return [without_notices(printed) for printed in done.stdout.split(f"{MARK}\n")[1:]]
