@@ -57,7 +57,7 @@ async def _talk(socket: ServerConnection, *, in_fragments: bool) -> ConnectionCl
     """Send large messages, each with its digest, until the connection is closed."""
     try:
         while True:
-            body = random.randbytes(random.randrange(20_000, 60_000))
+            body = random.randbytes(random.randrange(4_000, 20_000))
             message = hashlib.sha256(body).digest() + body
             await socket.send(_pieces(message) if in_fragments else message)
             await asyncio.sleep(random.uniform(0.2, 0.6))
@@ -66,8 +66,8 @@ async def _talk(socket: ServerConnection, *, in_fragments: bool) -> ConnectionCl
 
 
 async def _pieces(message: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(message), 10_000):
-        yield message[start : start + 10_000]
+    for start in range(0, len(message), 3_000):
+        yield message[start : start + 3_000]
         await asyncio.sleep(0.01)
 
 
