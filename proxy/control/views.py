@@ -156,7 +156,7 @@ def _endpoint(service: str, pool: Pool, endpoint: Endpoint, limits: Limits, gaze
         "ejected_why": ejected.why if ejected else None,
         "ejected_until": iso_utc(gaze.now.wall_of(ejected.until)) if ejected else None,
         "asks_to_drain": found.asks_to_drain,
-        "draining": found.draining or found.pool_draining,
+        "draining": found.draining or found.pool_draining or found.asks_to_drain,
         "reachable": found.reachable,
         "full": full,
         "in_flight": totals.gauge(slot + E_IN_FLIGHT),

@@ -107,6 +107,7 @@ async def test_an_endpoint_asks_to_be_drained_and_comes_back(stage: Stage) -> No
         await until(turnout.port, "blue-2")
         asking = turnout.endpoint(blue.addresses[0])
         assert (asking["asks_to_drain"], asking["up"], asking["available"]) == (True, True, False)
+        assert asking["draining"], "whoever asked for it"
         assert asking["last_check"].startswith("503 in ")
         assert not slow.done()
         answer = await slow
@@ -115,6 +116,7 @@ async def test_an_endpoint_asks_to_be_drained_and_comes_back(stage: Stage) -> No
     assert turnout.endpoint(blue.addresses[0])["state"] == "draining", "still up, still asking"
     blue.set_health(0)
     await until(turnout.port, "blue-1", "blue-2")
+    assert not turnout.endpoint(blue.addresses[0])["draining"]
 
 
 async def test_a_new_endpoint_gets_nothing_before_its_first_pass(stage: Stage) -> None:
