@@ -653,10 +653,10 @@ class Exchange:
             self.flush_reply()
         elif self.is_started:
             self.upstream_failed(faults.ANSWER_CUT)
-        elif attempts.may_send_again(self, upstream):
+        elif attempts.may_send_again(self, upstream, exc):
             attempts.send_again(self)
         else:
-            self.upstream_failed(*fault_of_loss(exc))
+            self.upstream_failed(*fault_of_loss(exc, was_kept=upstream.is_reused))
 
     def upstream_failed(self, fault: Fault, detail: str = "") -> None:
         """The endpoint failed: try elsewhere, answer for it, or break off what it began."""

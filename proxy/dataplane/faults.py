@@ -155,6 +155,8 @@ CLOSED_EARLY = Fault(
     kind="reset",
     retry=Retry.IF_IDEMPOTENT,
 )
+KEPT_CLOSED_EARLY = replace(CLOSED_EARLY)
+"""The same on a kept connection. Its endpoint may be well, and only have closed at that moment."""
 ANSWER_TOO_SLOW = Fault(
     status=504,
     error="http_response_timeout",

@@ -32,6 +32,8 @@ def after_failure(exchange: Exchange, fault: Fault) -> bool:
     if fault.retry is not Retry.IF_IDEMPOTENT:
         return False
     pool = _where(exchange) or _last_resort(exchange)
+    if pool is None and fault is faults.KEPT_CLOSED_EARLY:
+        pool = _same_again(exchange)
     if pool is None:
         return False
     if not _spend(exchange):
@@ -87,6 +89,16 @@ def _last_resort(exchange: Exchange) -> PoolLive | None:
     home = decision.pool
     may_panic = home is not None and home.in_panic(tried, exchange.plane.clock.now)
     return home if may_panic else None
+
+
+def _same_again(exchange: Exchange) -> PoolLive | None:
+    """The pool whose only endpoint closed a kept connection: a new one may serve as well."""
+    endpoint, decision = exchange.endpoint, exchange.decision
+    if endpoint is None or decision is None or not _may_repeat(exchange):
+        return None
+    if exchange.tried is not None:
+        exchange.tried.discard(endpoint)
+    return decision.pool if decision.pool is endpoint.pool else None
 
 
 def _may_repeat(exchange: Exchange) -> bool:

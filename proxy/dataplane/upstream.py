@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
+import sys
 from typing import TYPE_CHECKING, cast
 
 from proxy.dataplane import faults
@@ -19,6 +21,14 @@ READ_SIZE = 64 * 1024
 AHEAD_S = 5.0
 """A connection opened ahead that has had no exchange by then was not needed. It may be all that a
 server of one connection at a time can serve, so it is not kept as long as one that was used."""
+
+
+RESTED_S = 1.0
+"""Who resets a connection that has rested for so long most likely closed or forgot it meanwhile."""
+FAREWELL_BYTES = 64
+"""More than TLS's close_notify, which may be on its way by then, and less than any request of ours."""
+_BYTES_ACKED, _BYTES_SENT, _BYTES_RETRANSMITTED, _TCP_INFO_SIZE = 120, 200, 208, 216
+"""Places in `struct tcp_info` (linux/tcp.h), and how much of it is wanted."""
 
 
 class Upstream(asyncio.Protocol):
@@ -181,6 +191,19 @@ class Upstream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def was_dead(self, exc: Exception | None, began: float) -> bool:
+        """Whether the endpoint had hung up before what was sent from `began` on reached it.
+
+        `exc` is why the connection is lost. Asked while the socket is still open. A reset says
+        nothing about what came before it: it tells a request that was taken and dropped from one
+        that met a closed connection by the connection's rest alone.
+        """
+        if isinstance(exc, BrokenPipeError):
+            return True
+        if exc is not None and not isinstance(exc, ConnectionAbortedError):  # TLS without its end
+            return began - self.idle_since > RESTED_S
+        return not _has_all(self.transport.get_extra_info("socket"))
+
     def sweep(self, now: float, upstream_idle_s: float) -> None:
         """Close the connection when it has waited for work too long, or is too old."""
         if self.exchange is not None:
@@ -197,3 +220,21 @@ class Upstream(asyncio.Protocol):
         except ValueError:
             return
         self.close()
+
+
+def _has_all(sock: socket.socket) -> bool:
+    """Whether the far kernel has confirmed all we sent; an end by a unix socket says so itself."""
+    if sock.family == socket.AF_UNIX:
+        return True
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return True
+    if len(info) < _TCP_INFO_SIZE:  # before Linux 4.19
+        return True
+    acked, sent, again = (
+        int.from_bytes(info[at : at + 8], sys.byteorder)
+        for at in (_BYTES_ACKED, _BYTES_SENT, _BYTES_RETRANSMITTED)
+    )
+    # The handshake counts as one byte acknowledged.
+    return sent - again + 1 - acked <= FAREWELL_BYTES

@@ -64,12 +64,12 @@ def fault_of(error: ssl.SSLError) -> Fault:
     return faults.TLS_ALERT if client_tls.is_alert(error) else faults.TLS_FAILED
 
 
-def fault_of_loss(exc: Exception | None) -> tuple[Fault, str]:
+def fault_of_loss(exc: Exception | None, *, was_kept: bool) -> tuple[Fault, str]:
     """The fault that the loss of a connection is before its answer, and the detail for operators.
 
     An endpoint of TLS 1.3 looks at our certificate when the handshake is over for us.
     """
     if not isinstance(exc, ssl.SSLError):
-        return faults.CLOSED_EARLY, ""
+        return faults.KEPT_CLOSED_EARLY if was_kept else faults.CLOSED_EARLY, ""
     fault = faults.TLS_ALERT_LATE if client_tls.is_alert(exc) else faults.TLS_FAILED_LATE
     return fault, client_tls.in_words(exc)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,23 +14,32 @@ from proxy import stats
 from proxy.dataplane.trail import KEPT
 from proxy.model import WHOLE, Retries, Timeouts
 from tests.dataplane.box import OK, Box, Peer, until
-from tests.e2e.wire import WireError, request_bytes
+from tests.e2e.wire import Answer, Wire, WireError, request_bytes
 from tests.ports import free_port
 
 MIB = 1024 * 1024
 
 
 class Mortal:
-    """Answers the first request of a connection, and closes when it reads the second."""
+    """Answers the first request of a connection, and closes before it reads the second."""
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []
+        self.peers: list[Peer] = []
 
     async def __call__(self, peer: Peer) -> None:
+        self.peers.append(peer)
         self.requests.append(await peer.request())
         await peer.send(OK)
-        await peer.head()
-        peer.abort()
+        await peer.gone()
+
+
+async def request_while_it_dies(peers: list[Peer], wire: Wire, target: str, **how: Any) -> Answer:
+    """The request is there first, so it is sent before the loop sees the endpoint's end."""
+    asking = asyncio.get_running_loop().create_task(wire.request(target, **how))
+    await asyncio.sleep(0)
+    peers[-1].hang_up()
+    return await asking
 
 
 def refused_address() -> str:
@@ -72,7 +82,7 @@ async def test_a_request_on_a_kept_connection_that_had_died_is_sent_again_once(
     await box.serve(endpoint)
     wire = await box.client()
     await wire.request("/first")
-    answer = await wire.request("/second", method=method)
+    answer = await request_while_it_dies(script.peers, wire, "/second", method=method)
     assert answer.status == 200
     assert endpoint.connections == 2
     assert script.requests[-1].startswith(f"{method} /second ".encode())
@@ -88,7 +98,7 @@ async def test_a_put_on_a_kept_connection_that_had_died_is_sent_again_with_its_b
     await box.serve(endpoint)
     wire = await box.client()
     await wire.request("/first")
-    answer = await wire.request("/second", method="PUT", body=b"whole")
+    answer = await request_while_it_dies(script.peers, wire, "/second", method="PUT", body=b"whole")
     assert answer.status == 200
     assert endpoint.connections == 2
     assert script.requests[-1].startswith(b"PUT /second ")
@@ -96,13 +106,19 @@ async def test_a_put_on_a_kept_connection_that_had_died_is_sent_again_with_its_b
     assert box.of_pool(stats.P_STALE) == 1
     assert box.of_pool(stats.P_FAILURES) == 0
     assert box.of_service(stats.S_RETRIES) == 0
-    assert (await wire.request("/third")).status == 200
+    assert (await request_while_it_dies(script.peers, wire, "/third")).status == 200
 
 
 async def test_a_put_too_long_to_be_kept_is_not_sent_again(box: Box) -> None:
-    script = Mortal()
-    endpoint = await box.endpoint(script)
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.head()
+        peer.abort()
+
+    endpoint = await box.endpoint(play)
     await box.serve(endpoint)
+    box.grant(1)
     wire = await box.client()
     await wire.request("/first")
     answer = await wire.request("/second", method="PUT", body=b"x" * (KEPT + 1))
@@ -116,7 +132,7 @@ async def test_a_post_on_a_kept_connection_that_had_died_is_never_sent_again(box
     await box.serve(endpoint)
     wire = await box.client()
     await wire.request("/first")
-    answer = await wire.request("/second", method="POST", body=b"once")
+    answer = await request_while_it_dies(script.peers, wire, "/second", method="POST", body=b"once")
     assert answer.status == 502
     assert len(script.requests) == 1
     assert endpoint.connections == 1
@@ -130,7 +146,7 @@ async def test_a_put_is_not_sent_again_where_retries_are_off(box: Box) -> None:
     await box.serve(endpoint, retry=Retries(attempts=0))
     wire = await box.client()
     await wire.request("/first")
-    answer = await wire.request("/second", method="PUT", body=b"once")
+    answer = await request_while_it_dies(script.peers, wire, "/second", method="PUT", body=b"once")
     assert answer.status == 502
     assert len(script.requests) == 1
 

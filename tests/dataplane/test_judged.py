@@ -13,6 +13,7 @@ import pytest
 from proxy import stats
 from proxy.model import WHOLE, Drain, Hold, Limits, Preview, Retries, Sticky, Timeouts
 from tests.dataplane.box import OK, Box, Peer, Play, Scripted, always_ok, until
+from tests.dataplane.test_exchange import Mortal, request_while_it_dies
 from tests.dataplane.test_retry import KINDS, QUICK, Failing, fail, on_trial
 from tests.dataplane.test_room import Gate, ask
 from tests.dataplane.test_tunnel import ASK, echo
@@ -451,15 +452,28 @@ async def test_previews_are_not_counted(box: Box, play: Play) -> None:
 
 
 async def test_a_kept_connection_that_had_died_is_no_error(box: Box) -> None:
+    script = Mortal()
+    wire = await serve(box, script)
+    assert (await wire.request("/")).status == 200
+    assert (await request_while_it_dies(script.peers, wire, "/")).status == 200
+    assert box.of_pool(stats.P_STALE) == 1
+    assert tally(box) == Tally(requests=2, timed=2)
+
+
+async def test_a_kept_connection_that_is_closed_on_a_request_is_an_error_though_it_is_spared(
+    box: Box,
+) -> None:
     async def once(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)
-        await peer.request()  # the proxy's next one, which we never saw, as it were
+        await peer.request()
 
     wire = await serve(box, once)
+    box.grant(1)
     assert [(await wire.request("/")).status for _ in range(2)] == [200] * 2
-    assert box.of_pool(stats.P_STALE) == 1
-    assert tally(box) == Tally(requests=2, timed=2)
+    assert box.of_pool(stats.P_STALE) == 0
+    found = tally(box)
+    assert (found.requests, found.errors) == (2, 1)
 
 
 # ---- nobody available ----

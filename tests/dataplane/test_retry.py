@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy import stats
+from proxy.dataplane import upstream
 from proxy.dataplane.trail import KEPT, PIECE_OVERHEAD
 from proxy.model import WHOLE, AccessLog, Drain, Pool, Preview, Retries, Sticky, Timeouts
 from proxy.policy.split import Sequence
@@ -348,6 +349,55 @@ async def test_an_interim_answer_is_a_part_of_the_answer(box: Box) -> None:
     answer = await (await box.client()).request("/")
     assert (answer.status, [each.status for each in answer.interim]) == (502, [103])
     assert seen(good) == [0]
+
+
+# ---- kept connections ----
+
+
+@pytest.mark.parametrize("kind", ["reset", "close"])
+async def test_a_kept_connection_that_is_closed_on_a_request_is_a_failure_and_costs_budget(
+    box: Box, kind: str
+) -> None:
+    """It had arrived, so it is no connection that had died before: see a flaky endpoint."""
+    bad, good = Failing(kind, answers=1), Good()
+    await two(box, bad, good)
+    wire = await box.client()
+    for _ in range(2):
+        await wire.request("/")
+    assert seen(bad, good) == [1, 1]
+    assert (await wire.request("/")).status == 502, "there is no budget"
+    assert (box.failures("reset"), box.of_pool(stats.P_STALE)) == (1, 0)
+    box.grant(1)
+    while box.of_service(stats.S_RETRIES) < 1:
+        assert (await wire.request("/")).status == 200
+    assert box.failures("reset") == 2
+    assert box.retries("retried") == 1
+
+
+@pytest.mark.parametrize("kind", ["reset", "close"])
+async def test_the_only_endpoint_may_answer_on_a_new_connection_for_a_retry(
+    box: Box, kind: str
+) -> None:
+    bad = Failing(kind, answers=1)
+    await box.serve(await box.endpoint(bad))
+    box.grant(1)
+    wire = await box.client()
+    assert [(await wire.request("/")).status for _ in range(2)] == [200, 200]
+    assert seen(bad) == [3]
+    assert (box.failures("reset"), box.retries("retried")) == (1, 1)
+    assert (await wire.request("/")).status == 502, "one retry was granted"
+
+
+async def test_a_connection_that_rested_may_have_been_forgotten_and_costs_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "RESTED_S", 0.0)
+    bad = Failing(answers=1)
+    await box.serve(await box.endpoint(bad))
+    wire = await box.client()
+    assert (await wire.request("/")).status == 200
+    assert (await wire.request("/")).status == 200
+    assert (box.failures("reset"), box.of_pool(stats.P_STALE)) == (0, 1)
 
 
 # ---- the budget ----

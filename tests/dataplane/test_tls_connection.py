@@ -18,6 +18,7 @@ from proxy.model import WHOLE, PoolTls, Timeouts
 from tests.authority import Authority
 from tests.dataplane.box import OK, Box, Peer, Play, Scripted, always_ok, until
 from tests.dataplane.masked import Masked
+from tests.dataplane.test_exchange import request_while_it_dies
 from tests.e2e.wire import TruncatedError, Wire
 from tests.ports import free_port
 
@@ -172,6 +173,26 @@ async def test_an_idle_connection_that_ended_is_not_used_again(
 async def test_a_request_meets_a_connection_that_died_and_is_sent_once_more(
     box: Box, trusting: PoolTls, by_hand: Callable[[Act], Play]
 ) -> None:
+    peers: list[Peer] = []
+
+    async def act(masked: Masked) -> None:
+        peers.append(masked.peer)
+        await masked.head()
+        await masked.send(OK)
+        await masked.peer.gone()
+
+    endpoint = await box.endpoint(by_hand(act))
+    await serve(box, trusting, endpoint)
+    wire = await box.client()
+    assert (await wire.request("/")).status == 200
+    assert (await request_while_it_dies(peers, wire, "/")).status == 200
+    assert endpoint.connections == 2
+    assert box.failures("reset") == 0
+
+
+async def test_a_request_that_was_taken_before_the_end_has_failed(
+    box: Box, trusting: PoolTls, by_hand: Callable[[Act], Play]
+) -> None:
     async def act(masked: Masked) -> None:
         await masked.head()
         await masked.send(OK)
@@ -181,9 +202,8 @@ async def test_a_request_meets_a_connection_that_died_and_is_sent_once_more(
     endpoint = await box.endpoint(by_hand(act))
     await serve(box, trusting, endpoint)
     wire = await box.client()
-    for _ in range(2):
-        assert (await wire.request("/")).status == 200
-    assert endpoint.connections == 2
+    assert [(await wire.request("/")).status for _ in range(2)] == [200, 502]
+    assert box.failures("reset") == 1
 
 
 async def test_closing_says_so_and_waits_for_nobody(
