@@ -54,6 +54,8 @@ class Judge:
         self._has_many_clients = False
         self._seen = [0, 0, 0, 0]
         """Requests and errors of the candidate, and of the active pool; nothing credited."""
+        self._seen_refused = [0, 0]
+        """Answers of class 4xx of the candidate, and of the active pool."""
         self._credited = 0.0
         self._warm_s = 0.0
         self._block_s = self._slow_s = 0.0
@@ -117,6 +119,8 @@ class Judge:
     def _count(self, candidate: Counts, active: Counts) -> None:
         counts = (candidate.requests, candidate.errors, active.requests, active.errors)
         self._seen = [x + y for x, y in zip(self._seen, counts, strict=True)]
+        self._seen_refused[0] += candidate.refused
+        self._seen_refused[1] += active.refused
 
     def _credit_all(self, candidate: Counts, active: Counts) -> tuple[float, float, float, float]:
         """Errors and 4xx of both pools as far as they count, clipped by client."""
@@ -282,10 +286,13 @@ class Judge:
         return self._failed
 
     def _shares_in_words(self) -> str:
-        requests, errors, active_requests, active_errors = self._seen
+        return self._counts_in_words("errors", self._seen[1], self._seen[3])
+
+    def _counts_in_words(self, what: str, count: int, active_count: int) -> str:
+        requests, _, active_requests, _ = self._seen
         return (
-            f"errors: {self._sides.candidate} {share_in_words(errors, requests)}, "
-            f"{self._sides.active} {share_in_words(active_errors, active_requests)}{self._since()}"
+            f"{what}: {self._sides.candidate} {share_in_words(count, requests)}, "
+            f"{self._sides.active} {share_in_words(active_count, active_requests)}{self._since()}"
         )
 
     def _before(self) -> str:
@@ -308,7 +315,10 @@ class Judge:
                 f"{self._since()}, where {self._before()} would have had {share:.2g} % at most;"
                 f" {numbers}"
             )
-        return f"{test.name}: {numbers}"
+        if test.name == "4xx":
+            return f"{self._counts_in_words('4xx', *self._seen_refused)}; {numbers}"
+        shown = self._latency.in_words(self._sides)
+        return f"{test.name}: {shown}; {numbers}" if shown else f"{test.name}: {numbers}"
 
     # ---- over a restart ----
 
@@ -325,6 +335,7 @@ class Judge:
             "dispersions": [self._dispersion, self._refused_dispersion],
             "has_many_clients": self._has_many_clients,
             "seen": self._seen,
+            "seen_refused": self._seen_refused,
             "credited": self._credited,
             "warm_s": self._warm_s,
             "record": self._record.save() if self._record is not None else None,
@@ -353,6 +364,8 @@ class Judge:
         self._dispersion, self._refused_dispersion = (float(each) for each in saved["dispersions"])
         self._has_many_clients = bool(saved["has_many_clients"])
         self._seen = [int(each) for each in saved["seen"]]
+        # the state of a version before this one has none
+        self._seen_refused = [int(each) for each in saved.get("seen_refused", (0, 0))]
         self._credited = float(saved["credited"])
         self._warm_s = float(saved["warm_s"])
         if saved["record"] is not None:

@@ -23,12 +23,15 @@ from proxy.policy.judge.knobs import (
     Knobs,
 )
 from proxy.policy.judge.tick import BUCKETS, Counts, Numbers, added
+from proxy.policy.judge.verdict import Sides, share_in_words
 from proxy.policy.judge.wealth import TwoSpeeds, Wealth
 from proxy.stats import BINS, BINS_PER_OCTAVE, bin_upper_edge_s
 
 HALF_LIFE_S = 300.0
 KNOWN = 200
 """Answers of the active pool from which its quantiles are read."""
+TELLING = 3.0
+"""The odds by which the quantile that is told to people is chosen."""
 BEYOND = 10
 """A quantile needs as many answers beyond it."""
 
@@ -53,6 +56,8 @@ class Latency:
         self._thresholds: list[Threshold] = []
         self._block: tuple[Numbers, Numbers] | None = None
         self._slow = self._no_slow()
+        self._shown: tuple[list[Threshold], list[list[float]]] = ([], [])
+        """Thresholds and sums of the half minute before, for people."""
 
     # ---- a tick ----
 
@@ -114,6 +119,8 @@ class Latency:
         if self._thresholds and any(sums[1] for sums in self._slow):
             evidence = [of_slowness(odds, *sums) for sums in self._slow for odds in SLOWER_SLOW]
             self.wealth.slow.bet(evidence, length_s)
+        if any(sums[1] for sums in self._slow):
+            self._shown = (self._thresholds, self._slow)
         self._thresholds = self._read_thresholds()
         self._slow = self._no_slow()
 
@@ -136,6 +143,24 @@ class Latency:
             else:
                 found.append((place, self._tolerated(place)))
         return found
+
+    def in_words(self, sides: Sides) -> str:
+        """How many were slow in this half minute, at the quantile that tells most; "" = unknown."""
+        is_begun = any(sums[1] for sums in self._slow)
+        thresholds, slow = (self._thresholds, self._slow) if is_begun else self._shown
+        known = [
+            (of_slowness(TELLING, *sums), threshold, sums)
+            for threshold, sums in zip(thresholds, slow, strict=False)
+            if threshold is not None
+        ]
+        if not known:
+            return ""
+        _, (place, tolerated), (late, timed, active_late, active_timed) = max(known)
+        return (
+            f"{sides.candidate} {share_in_words(late, timed)} slower than {_in_ms(tolerated)}, "
+            f"{sides.active} {share_in_words(active_late, active_timed)} slower than {_in_ms(place)}"
+            " in the last half minute"
+        )
 
     def usual_s(self, quantile: float) -> float | None:
         """Upper edge of the active pool's quantile over the past; None where that is too little."""
@@ -196,6 +221,10 @@ class Latency:
         self._past = _numbers(saved["past"], BINS)
         self._past_count = float(saved["past_count"])
         self._clients = [_numbers(each, BUCKETS) for each in saved["clients"]]
+
+
+def _in_ms(place: int) -> str:
+    return f"{1000.0 * bin_upper_edge_s(place):,.{1 if place < BINS // 4 else 0}f} ms"
 
 
 def _numbers(saved: Sequence[float], count: int) -> list[float]:

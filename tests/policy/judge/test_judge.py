@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_a_candidate_that_is_twice_as_slow_is_found(traffic: Any, run: Run) -> N
     ended = run(Judge(), slow.ticks(2))
     assert ended.verdict.reason == "latency"
     assert 60 < ended.at_s < 180
+    told = re.match(
+        r"latency: candidate (\d+) of (\d+) \(.+ %\) slower than (\d+) ms, active (\d+) of ([\d,]+)"
+        r" \(.+ %\) slower than (\d+) ms in the last half minute; evidence ",
+        ended.verdict.words,
+    )
+    assert told is not None, ended.verdict.words
+    late, timed, over_ms, active_late, active_timed, active_over_ms = (
+        int(each.replace(",", "")) for each in told.groups()
+    )
+    assert late / timed > 1.5 * active_late / active_timed
+    assert over_ms > 1.15 * active_over_ms
 
 
 def test_latency_is_not_judged_while_the_candidate_warms_up(traffic: Any) -> None:
@@ -86,7 +98,16 @@ def test_latency_is_not_judged_while_the_candidate_warms_up(traffic: Any) -> Non
 
 def test_answers_of_class_4xx_are_compared_by_their_own_test(traffic: Any, run: Run) -> None:
     refusing = traffic(rps=100, part=0.1, refused=(0.02, 0.4))
-    assert run(Judge(), refusing.ticks(1)).verdict.reason == "4xx"
+    verdict = run(Judge(), refusing.ticks(1)).verdict
+    assert verdict.reason == "4xx"
+    told = re.match(
+        r"4xx: candidate (\d+) of (\d+) \(.+ %\), active (\d+) of ([\d,]+) \(.+ %\); evidence ",
+        verdict.words,
+    )
+    assert told is not None, verdict.words
+    refused, of, active_refused, active_of = (int(each.replace(",", "")) for each in told.groups())
+    assert refused / of == pytest.approx(0.4, abs=0.15)
+    assert active_refused / active_of == pytest.approx(0.02, abs=0.015)
     lenient = Judge(Knobs(count_4xx=False))
     assert run(lenient, traffic(rps=100, part=0.1, refused=(0.02, 0.4)).ticks(1)).verdict.call in {
         Call.CONTINUE,
@@ -141,6 +162,7 @@ def test_after_a_restart_it_goes_on_from_what_it_knew(traffic: Any, run: Run, cu
     restored = Judge.restored(json.loads(json.dumps(before.save())), Knobs())
     evidence = [test.evidence for test in before.tests()]
     assert [test.evidence for test in restored.tests()] == pytest.approx(evidence)
+    assert restored.save() == json.loads(json.dumps(before.save()))
     ended = run(restored, iter(ticks[cut:]))
     assert ended.verdict.reason == whole.verdict.reason
     assert ended.at_s <= whole.at_s + 30
