@@ -25,17 +25,22 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One failed first attempt on a pool, as a worker remembers it."""
+    """One first attempt on a pool that failed or was refused, as a worker remembers it."""
 
     request_id: str
     status: int | None
     """Of the endpoint's answer; None when there was none."""
     failure: str | None
-    """One of proxy.stats.FAILURE_KINDS; None for an answer of class 5xx."""
+    """One of proxy.stats.FAILURE_KINDS; None for an answer of class 5xx or 4xx."""
     endpoint: str
     at: float
     """Monotonic seconds, which all processes of a machine share: ages, each as of its own
     worker's answer, could not be put in one order."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it is an answer of class 4xx, which is no failure."""
+        return self.failure is None and self.status is not None and self.status < 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,8 @@ VERBS = {
 SAMPLES_S = 0.25
 """A rollback waits no longer for the names of a few failures."""
 MOST_SAMPLES = 5
+MOST_REMEMBERED = 1_000
+"""More than all workers remember of a pool."""
 
 log = structlog.get_logger("turnout.control")
 
@@ -328,14 +330,15 @@ class Rollouts:
 
         await self._door.in_turn(work)
 
-    async def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
+    async def samples(self, service: str, pool: str, *, are_refusals: bool) -> list[dict[str, Any]]:
         try:
             async with asyncio.timeout(SAMPLES_S):
-                found = await self._fleet.samples(service, pool, MOST_SAMPLES)
+                found = await self._fleet.samples(service, pool, MOST_REMEMBERED)
         except TimeoutError:
             return []
         now = time.monotonic()
-        return [_aged(each, now) for each in found]
+        of_kind = [each for each in found if each.is_refusal == are_refusals]
+        return [_aged(each, now) for each in of_kind[:MOST_SAMPLES]]
 
     async def leave(self, service: str, moment: str, rollout: Rollout) -> str | None:
         if moment not in ASKING:

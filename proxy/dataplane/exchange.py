@@ -533,7 +533,7 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
-            if self.status < 500:
+            if self.status < 400:
                 upstream.endpoint.good += 1
             else:
                 judged.note_error(self)

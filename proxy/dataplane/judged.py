@@ -17,7 +17,7 @@ from proxy import stats
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
-    from proxy.dataplane.live import PoolLive
+    from proxy.dataplane.live import PoolLive, ServiceLive
 
 _ERRORS = stats.P_JUDGED + stats.J_ERRORS
 _REQUESTS = stats.P_JUDGED + stats.J_REQUESTS
@@ -56,6 +56,8 @@ def answered(exchange: Exchange, pool: PoolLive, place: int) -> None:
                 _keep(exchange, pool, status, "")
             return
         words[base + _REFUSED] += 1
+        if not exchange.is_whole and _is_on_trial(service, pool):
+            _keep(exchange, pool, status, "")
     if exchange.is_timed:
         words[base + _UNTIMED] += 1
     else:
@@ -131,14 +133,20 @@ def look(exchange: Exchange, pool: PoolLive, slot: int, now: float) -> None:
 
 
 def note_error(exchange: Exchange) -> None:
-    """Keep an error that came whole, while it is known whose it is; it is counted a bit later."""
-    pool = exchange.pool
-    if exchange.is_whole and pool is not None and _is_first(exchange, pool):
+    """Keep a 4xx or 5xx that came whole, while it is known whose it is; it is counted a bit later."""
+    pool, service = exchange.pool, exchange.service
+    if (
+        exchange.is_whole
+        and pool is not None
+        and service is not None
+        and (exchange.status >= 500 or _is_on_trial(service, pool))
+        and _is_first(exchange, pool)
+    ):
         _keep(exchange, pool, exchange.status, "")
 
 
 def samples(pool: PoolLive) -> list[dict[str, Any]]:
-    """The last failures in plain values, newest first."""
+    """The last failures in plain values, newest first; and what a candidate refused (4xx)."""
     return [
         {
             "request_id": request_id.decode("latin-1"),
@@ -147,7 +155,9 @@ def samples(pool: PoolLive) -> list[dict[str, Any]]:
             "endpoint": endpoint,
             "at": at,
         }
-        for at, request_id, endpoint, status, kind in reversed(pool.samples)
+        for at, request_id, endpoint, status, kind in sorted(
+            (*pool.samples, *pool.refusals), reverse=True
+        )
     ]
 
 
@@ -162,7 +172,13 @@ def _lost(exchange: Exchange, pool: PoolLive, kind: str) -> None:
 def _keep(exchange: Exchange, pool: PoolLive, status: int, kind: str) -> None:
     endpoint = exchange.endpoint
     address = endpoint.address if endpoint is not None else ""
-    pool.samples.append((time.monotonic(), exchange.request_id, address, status, kind))
+    kept = pool.refusals if 400 <= status < 500 and not kind else pool.samples
+    kept.append((time.monotonic(), exchange.request_id, address, status, kind))
+
+
+def _is_on_trial(service: ServiceLive, pool: PoolLive) -> bool:
+    """Whether its refusals are of interest: those of the pool in charge turn nothing back."""
+    return pool.name != service.spec.active
 
 
 def _began(exchange: Exchange) -> float:

@@ -278,6 +278,7 @@ class PoolLive:
         "passed",
         "ramping",
         "ready",
+        "refusals",
         "release",
         "rules",
         "samples",
@@ -306,6 +307,7 @@ class PoolLive:
         self.tls: UpstreamTls | None = None
         """How TLS is spoken to the endpoints; None where it is not."""
         self.samples: deque[judged.Sample] = deque(maxlen=judged.KEPT_SAMPLES)
+        self.refusals: deque[judged.Sample] = deque(maxlen=judged.KEPT_SAMPLES)
 
     def adopt(self, spec: Pool, service: Service) -> None:
         self.weight = spec.weight

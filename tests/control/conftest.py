@@ -31,6 +31,7 @@ from proxy.stats import (
     J_LATENCIES,
     J_LOG_SQUARES,
     J_LOG_SUMS,
+    J_REFUSED,
     J_REQUESTS,
     J_UNTIMED,
     JUDGE_BUCKETS,
@@ -185,6 +186,12 @@ class FakeFleet:
         """Both workers report that they live."""
         for block in self.blocks:
             block.words[W_HEARTBEAT_MS] = int(now * 1000.0)
+
+    def refused(self, pool: str, count: int) -> None:
+        """So many of the attempts to come are answered with a 4xx."""
+        words, slot = self.blocks[0].words, self.pool(pool).slot + P_JUDGED
+        for number in range(count):
+            words[slot + J_REFUSED + number % JUDGE_BUCKETS] += 1
 
     def judged(self, pool: str, requests: int, errors: int = 0, *, worker: int = 0) -> None:
         """First attempts on a pool that have ended, of as many clients as can be told apart."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -143,13 +144,30 @@ async def test_the_old_pools_record_outlives_a_switch_that_was_turned_back(world
 # ---- it does not ----
 
 
+async def test_a_candidate_turned_back_for_its_4xx_shows_some_of_them(world: World) -> None:
+    await baking(world)
+    now = time.monotonic()
+    failure = Sample(request_id="r1", status=500, failure=None, endpoint="127.0.0.1:9101", at=now)
+    refusal = replace(failure, request_id="r2", status=404)
+    world.fleet.failures["green"] = [failure] * 8 + [refusal] * 8
+    for _ in range(40):
+        if world.phase == "rolled_back":
+            break
+        world.fleet.refused("green", 40)
+        await world.tick(green=(40, 0), blue=(360, 0))
+    numbers = world.last("rollback")["numbers"]
+    assert numbers["reason"] == "4xx"
+    assert [each["request_id"] for each in numbers["samples"]] == ["r2"] * 5
+
+
 async def test_a_bad_candidate_is_turned_back_with_numbers_samples_and_a_reason(
     world: World,
 ) -> None:
     await baking(world)
     at = time.monotonic()
     sample = Sample(request_id="r1", status=500, failure=None, endpoint="127.0.0.1:9101", at=at)
-    world.fleet.failures["green"] = [sample]
+    refusal = replace(sample, request_id="r0", status=404)
+    world.fleet.failures["green"] = [refusal] * 8 + [sample]
     epoch = world.fleet.pool("green").epoch
     await failed(world, "rolled_back")
     assert world.in_force() == {"blue": 10_000, "green": 0}

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from proxy.dataplane.judged import KEPT_SAMPLES
+from proxy.model import WHOLE
 from tests.dataplane.box import OK, Box, Peer
 from tests.e2e.wire import WireError
 
@@ -118,6 +119,43 @@ async def test_only_the_last_ones_are_kept_newest_first(box: Box) -> None:
         assert (await wire.request("/")).status == 503
     samples = box.plane.samples("shop", "blue")
     assert [each["request_id"] for each in samples] == ids[::-1][:KEPT_SAMPLES]
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 0\r\n\r\n", b"Connection: close\r\n\r\n"])
+async def test_what_a_candidate_refuses_is_kept_beside_its_failures(
+    box: Box, framing: bytes
+) -> None:
+    ids: list[str] = []
+
+    async def play(peer: Peer) -> None:
+        while True:
+            ids.append(id_of(await peer.request()))
+            await peer.send(b"HTTP/1.1 404 Not Here\r\n" + framing)
+            if b"close" in framing:
+                return
+
+    blue, green = await box.endpoint(), await box.endpoint(play)
+    await box.apply(box.shop(box.pool("blue", [blue], 0), box.pool("green", [green], WHOLE)))
+    for _ in range(KEPT_SAMPLES + 3):
+        assert (await (await box.client()).request("/")).status == 404
+    samples = box.plane.samples("shop", "green")
+    assert [each["request_id"] for each in samples] == ids[::-1][:KEPT_SAMPLES]
+    assert {(each["status"], each["failure"], each["endpoint"]) for each in samples} == {
+        (404, None, green.address)
+    }
+
+
+async def test_what_the_active_pool_refuses_is_nothing_to_remember(box: Box) -> None:
+    async def play(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 404 Not Here\r\nContent-Length: 0\r\n\r\n")
+
+    await box.serve(await box.endpoint(play))
+    wire = await box.client()
+    for _ in range(3):
+        assert (await wire.request("/")).status == 404
+    assert box.plane.samples("shop", "blue") == []
 
 
 async def test_an_unknown_pool_has_no_samples(box: Box) -> None:

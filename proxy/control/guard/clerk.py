@@ -99,8 +99,8 @@ class House(Protocol):
         """Keep a decision that changes nothing."""
         ...
 
-    async def samples(self, service: str, pool: str) -> list[dict[str, Any]]:
-        """A few of the pool's last failures, as plain values; quickly, or none."""
+    async def samples(self, service: str, pool: str, *, are_refusals: bool) -> list[dict[str, Any]]:
+        """A few of the pool's last failures, or answers of class 4xx; quickly, or none."""
         ...
 
     async def leave(self, service: str, moment: str, rollout: Rollout) -> str | None:
@@ -303,7 +303,10 @@ class Clerk:
         """Have the event happen to this rollout through the one door, and what follows from it."""
         numbers = in_numbers(seen) if seen is not None else {}
         if event.judged is Judged.FAIL:
-            numbers["samples"] = await self._house.samples(service, rollout.candidate)
+            are_refusals = seen is not None and seen.verdict.reason == "4xx"
+            numbers["samples"] = await self._house.samples(
+                service, rollout.candidate, are_refusals=are_refusals
+            )
 
         def move(state: ServiceState) -> tuple[Change, Outcome]:
             # Somebody may have ended it and begun another one while we were waiting.
