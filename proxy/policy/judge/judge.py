@@ -157,7 +157,8 @@ class Judge:
         block["active_errors"] += active_errors
         block["active_refused"] += active_refused
         self._block_s += tick.length_s
-        if candidate.requests:
+        # One that hangs finishes nothing, but what waits there is entered as a latency.
+        if candidate.requests or any(candidate.latencies or ()):
             self._warm_s += tick.length_s
         if self._knobs.latency:
             is_warm = self._warm_s > self._knobs.warmup_s

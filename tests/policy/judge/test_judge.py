@@ -11,6 +11,7 @@ import pytest
 
 from proxy.policy.judge import Counts, Judge, Knobs, Tick
 from proxy.policy.judge.verdict import Call
+from proxy.stats import BINS, latency_bin
 
 Run = Callable[[Judge, Iterator[Tick]], Any]
 
@@ -86,6 +87,29 @@ def test_a_candidate_that_is_twice_as_slow_is_found(traffic: Any, run: Run) -> N
     )
     assert late / timed > 1.5 * active_late / active_timed
     assert over_ms > 1.15 * active_over_ms
+
+
+@pytest.mark.parametrize("active_s", [0.002, 0.050])
+def test_a_candidate_that_finishes_nothing_is_warm_after_a_while_and_found(active_s: float) -> None:
+    """What hangs ends with the timeout only, but is entered as slow before: that is traffic, too."""
+    judge, place = Judge(Knobs(warmup_s=30.0)), latency_bin(active_s)
+    for second in range(1, 120):
+        hung = _timed(0, latency_bin(5.0), 40) if second > 6 else Counts()
+        tick = Tick(
+            at_s=float(second), length_s=1.0, candidate=hung, active=_timed(360, place, 360)
+        )
+        if judge.observe(tick).call is Call.FAIL:
+            break
+    verdict = judge.observe(tick)
+    assert verdict.reason == "latency"
+    assert second < 100
+    assert "slower than" in verdict.words
+
+
+def _timed(requests: int, place: int, answers: int) -> Counts:
+    latencies = [0.0] * BINS
+    latencies[place] = float(answers)
+    return Counts(requests=requests, latencies=latencies)
 
 
 def test_latency_is_not_judged_while_the_candidate_warms_up(traffic: Any) -> None:
