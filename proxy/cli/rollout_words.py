@@ -97,13 +97,18 @@ def waiting(service: View) -> str:
 
 
 def not_ready(service: View) -> Iterator[str]:
-    """The candidate's endpoints that are not up yet, with what their last check said."""
+    """The candidate's endpoints that are not available yet, and why: mostly their last check."""
     pool = service["pools"].get(service["rollout"]["candidate"]) or {}
     for endpoint in pool.get("endpoints") or []:
         if endpoint.get("available") or endpoint.get("leaving"):
             continue  # what leaves is the release before
-        said = endpoint.get("last_check") or str(endpoint.get("state") or "not reachable")
-        yield f"{endpoint['address']}: {said}"
+        yield f"{endpoint['address']}: {_said(endpoint)}"
+
+
+def _said(endpoint: View) -> str:
+    if endpoint.get("ejected") and endpoint.get("up"):  # then its checks are not what is amiss
+        return f"ejected: {endpoint.get('ejected_why') or 'it failed too often'}"
+    return str(endpoint.get("last_check") or endpoint.get("state") or "not reachable")
 
 
 def missing(rollout: View) -> str:

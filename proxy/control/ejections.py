@@ -55,6 +55,7 @@ class _PoolWatch:
     def __init__(self, service: str, pool: str, board: Board) -> None:
         self._service = service
         self._pool = pool
+        self._release: str | None = None
         self._board = board
         self._policy = PoolEjection(EjectionRules())
         self._slots: dict[str, int] = {}
@@ -64,6 +65,7 @@ class _PoolWatch:
     def look(self, now: float, pool: Pool, config: EjectionConfig | None, totals: Totals) -> int:
         """Judge the pool, and obey; the number of endpoints ejected."""
         self._adopt(pool)
+        self._follow_release(now, pool.release)
         if config is None:
             self._counted.clear()
             return self._obey(now, self._policy.readmit_all(now, "ejection is off"))
@@ -82,6 +84,15 @@ class _PoolWatch:
             self._counted.pop(address, None)
             self.ejected.pop(address, None)
         self._slots = listed
+
+    def _follow_release(self, now: float, release: str | None) -> None:
+        """What the release before did says nothing of the one that has its addresses now."""
+        before, self._release = self._release, release
+        if before == release:
+            return
+        self._obey(now, self._policy.readmit_all(now, "another release"))
+        self._policy = PoolEjection(self._policy.rules)
+        self._counted.clear()
 
     def _seen(self, endpoint: Endpoint, totals: Totals, now: float) -> Seen:
         counts = tuple(totals.counter(endpoint.slot + word) for word in _COUNTS)

@@ -71,6 +71,20 @@ def test_warming_names_what_is_not_up_with_its_last_check(rollout_view: Build) -
     assert rollout_words.sentence(view) == said
 
 
+def test_warming_says_that_an_endpoint_is_ejected_though_its_checks_pass(
+    rollout_view: Build,
+) -> None:
+    view = rollout_view("warming", 0)
+    view["pools"]["green"]["endpoints"][0] |= {
+        "up": True,
+        "last_check": "200 in 3 ms",
+        "ejected": True,
+        "ejected_why": "5 failures in a row",
+    }
+    said = "unix:/run/g.sock: ejected: 5 failures in a row"
+    assert rollout_words.sentence(view).endswith(said)
+
+
 def test_warming_does_not_wait_for_what_leaves_the_pool(rollout_view: Build) -> None:
     view = rollout_view("warming", 0)
     view["pools"]["green"]["endpoints"][0]["leaving"] = True

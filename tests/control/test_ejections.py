@@ -93,6 +93,28 @@ async def test_a_readmitted_endpoint_has_its_moment_on_the_board(world: World) -
     assert stage.view()["available"]
 
 
+async def test_another_release_at_the_same_addresses_begins_with_a_clean_record(
+    world: World,
+) -> None:
+    stage = await opened(world)
+    for _ in range(2):
+        stage.eject()
+        stage.beat(30.0)
+    stage.eject()
+    world.edit(("release: v41", "release: v43"))
+    assert (await stage.controller.reload(who="test"))["applied"]
+    stage.beat()
+    assert not stage.is_ejected()
+    stage.count(stats.E_BAD, 1)
+    stage.beat()
+    assert not stage.is_ejected(), "it is not on trial for what the one before did"
+    stage.count(stats.E_BAD, 4)
+    stage.beat()
+    assert stage.is_ejected()
+    stage.beat(10.0)
+    assert not stage.is_ejected(), "it is its first ejection"
+
+
 async def test_a_kept_endpoint_stays_ejected_over_a_reload(world: World) -> None:
     stage = await opened(world)
     stage.eject()
