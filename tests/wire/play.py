@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
+from proxy import stats
 from proxy.dataplane.downstream import Downstream
 from proxy.model import Route, Timeouts
 from tests.dataplane.box import Box, until
@@ -150,6 +151,7 @@ class Play:
         port = server.sockets[0].getsockname()[1]
         try:
             await box.serve(f"127.0.0.1:{port}", listener=listener, **service)
+            box.grant(box.of_service(stats.S_RETRIES))
             await box.loop.create_connection(lambda: End(self, self.clients), "127.0.0.1", box.port)
             await self._play()
         finally:
@@ -250,7 +252,12 @@ class Play:
             return b""
         return {"followed": NEXT, "garbage": GARBAGE}.get(self._mode, b"")
 
+    def let_retry(self) -> None:
+        """The endpoint may close what it kept just when the next request is on its way."""
+        self._box.grant(self._box.of_service(stats.S_RETRIES) + 1)
+
     async def _prove_open(self, client: End) -> None:
+        self.let_retry()
         trailing = self._trailing()
         if not trailing:
             trailing = NEXT

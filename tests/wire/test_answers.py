@@ -51,6 +51,7 @@ class AnswerPlay(Play):
             lambda: End(self, self.clients), "127.0.0.1", self._box.port
         )
         client = self.clients[-1]
+        self.let_retry()
         client.write(NEXT)
         await self._client_gets(client, Step("client gets", OK))
         await self._endpoint_gets(Step("endpoint gets", NEXT))
