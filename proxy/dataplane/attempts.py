@@ -130,13 +130,12 @@ def connect_failed(exchange: Exchange, fault: Fault) -> None:
 def may_send_again(exchange: Exchange, upstream: Upstream, exc: Exception | None) -> bool:
     """Whether a kept connection had died before the endpoint can have seen the request."""
     trail = exchange.trail
-    began = trail.began if trail is not None and trail.pools else exchange.started
     return (
         upstream.is_reused
         and not upstream.parser.began
         and exchange.head.method in IDEMPOTENT
         and (not exchange.body_sent or (trail is not None and trail.kept is not None))
-        and upstream.was_dead(exc, began)
+        and upstream.was_dead(exc, judged.began(exchange))
     )
 
 

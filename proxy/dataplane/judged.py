@@ -117,7 +117,7 @@ def left(exchange: Exchange, now: float) -> None:
         return
     slow_ms = exchange.plane.board[service.spec.slot + stats.B_SLOW_MS]
     # One that closed its side is given up a while later: it has waited no longer than until then.
-    seconds = (exchange.client.eof_since or now) - _began(exchange)
+    seconds = (exchange.client.eof_since or now) - began(exchange)
     if slow_ms and seconds * 1000.0 >= slow_ms:
         waited(exchange, pool, seconds)
 
@@ -127,7 +127,7 @@ def look(exchange: Exchange, pool: PoolLive, slot: int, now: float) -> None:
     stall_ms = exchange.plane.board[slot + stats.B_STALL_MS]
     if not stall_ms or exchange.is_timed or not _is_asked(exchange):
         return
-    seconds = now - _began(exchange)
+    seconds = now - began(exchange)
     if seconds * 1000.0 >= stall_ms:
         waited(exchange, pool, seconds)
 
@@ -181,7 +181,7 @@ def _is_on_trial(service: ServiceLive, pool: PoolLive) -> bool:
     return pool.name != service.spec.active
 
 
-def _began(exchange: Exchange) -> float:
+def began(exchange: Exchange) -> float:
     """When the attempt under way began, as far as its pool is concerned."""
     trail = exchange.trail
     return trail.began if trail is not None and trail.pools else exchange.started

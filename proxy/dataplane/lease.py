@@ -48,10 +48,10 @@ def give_back(connection: Upstream, now: float) -> None:
     connection.exchange = None
     endpoint = connection.endpoint
     if endpoint.keeps_connections and connection.is_usable() and now < connection.ends_at:
+        connection.idle_since = now
         room = endpoint.room
         if room.is_tight and room.take(connection):
             return
-        connection.idle_since = now
         endpoint.idle.append(connection)
     else:
         connection.close()

@@ -6,9 +6,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from proxy import stats
+from proxy.dataplane import upstream
 from proxy.model import WHOLE, Drain, Limits, Sticky
 from tests.dataplane.box import OK, Box, Peer, Scripted, until
+from tests.dataplane.test_retry import fail
 from tests.dataplane.test_tunnel import ASK, echo
 from tests.e2e.wire import Answer, Wire, request_bytes
 
@@ -426,3 +430,38 @@ async def test_a_failed_request_that_waits_elsewhere_in_vain_is_told_of_its_fail
     assert box.retries("failed") == 1
     gate.release()
     assert (await first.answer()).status == 200
+
+
+async def test_a_connection_that_went_from_hand_to_hand_has_not_rested(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a reset on it is the failure of the request that it was given, not of its old age."""
+    monkeypatch.setattr(upstream, "RESTED_S", 0.3)
+    gate = Gate()
+
+    async def play(peer: Peer) -> None:
+        for _ in range(2):
+            await peer.request()
+            gate.asked += 1
+            await gate.go.acquire()
+            await peer.send(OK)
+        await peer.request()
+        await fail(peer, "reset")
+
+    endpoint = await box.endpoint(play)
+    await limited(box, endpoint)
+    first, second = await box.client(), await box.client()
+    await first.send(GET)
+    await until(lambda: gate.asked == 1, "the first is asked")
+    await second.send(GET)
+    await until(lambda: pending(box, endpoint) == 1, "the second waits")
+    gate.release()
+    assert (await first.answer()).status == 200
+    await until(lambda: gate.asked == 2, "the second is asked")
+    await asyncio.sleep(0.5)  # longer than what counts as rest, were it any
+    await first.send(GET)
+    await until(lambda: pending(box, endpoint) == 1, "the third waits")
+    gate.release()
+    assert (await second.answer()).status == 200
+    assert (await first.answer()).status == 502
+    assert (box.failures("reset"), box.of_pool(stats.P_STALE)) == (1, 0)
